@@ -1,0 +1,76 @@
+"""What a format's file under ``importers/`` offers: two functions, ``sniff`` and ``convert``, and these values.
+
+``sniff(path) -> bool`` recognises by content (magic bytes, fields), never by the file's ending alone, reads little and
+raises nothing. ``convert(path, options, workdir) -> Converted`` writes a runnable model (ONNX or OpenVINO IR, or the
+framework's own format where only that framework can run it) into ``workdir``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from whet.models.artifact import ImageInput, OutputStep
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user may say about a model on the command line.
+
+    Attributes:
+        weights: the file with the weights, where the format has two; found beside the model when None.
+        input_shapes: shape by input name; the key ``""`` stands for the only input. ``-1`` is variable.
+        signature: which signature of a SavedModel.
+        to: wanted artifact format, or None for the format's natural one.
+        allow_pickle: unpickle (and so run) what the file holds; scikit-learn and the like.
+        allow_converter_env: make an environment of its own for a converter that needs one.
+    """
+
+    weights: Path | None = None
+    input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    signature: str | None = None
+    to: Literal["onnx", "ir"] | None = None
+    allow_pickle: bool = False
+    allow_converter_env: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What a conversion made.
+
+    Attributes:
+        model: the main file, in the work folder.
+        files: every file of the model, ``model`` among them.
+        format: ``onnx``, ``ir``, ``torchscript``, ``pt2`` or ``savedmodel``.
+        recipe: the converter and its version, for the lineage.
+        images: preprocessing the format carried.
+        post: postprocessing the format carried.
+        labels: class names by output, where the format carried them.
+        notes: peculiarities and handicaps of the file, in words.
+    """
+
+    model: Path
+    files: tuple[Path, ...]
+    format: str
+    recipe: str
+    images: tuple[ImageInput, ...] = ()
+    post: tuple[OutputStep, ...] = ()
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A row of the format table.
+
+    Attributes:
+        name: stable name, shown by ``whet inspect``.
+        summary: one line for people.
+        sniff: recognises a path.
+        convert: converts it, or raises Unsupported with the reason and what to do.
+    """
+
+    name: str
+    summary: str
+    sniff: Callable[[Path], bool]
+    convert: Callable[[Path, Options, Path], Converted]
