@@ -1,0 +1,29 @@
+"""``whet report BUNDLE``: a bundle's evidence for people and programs."""
+
+from pathlib import Path
+
+import click
+
+from whet.cli.verbs import as_json
+
+
+@click.command(name="report")
+@click.argument("bundle")
+@click.option("-o", "--output", metavar="FILE", help="Where to write it; standard output when absent.")
+@click.option("--format", "form", type=click.Choice(["html", "md", "json"]), help="By default from -o's ending.")
+@as_json
+def command(bundle: str, output: str | None, form: str | None, as_json: bool) -> int:
+    """Render the evidence in BUNDLE; the HTML is one self-contained file."""
+    from whet.cli.output import write_text
+    from whet.report import load_evidence, render_html, render_json, render_markdown
+
+    endings = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
+    form = form or ("json" if as_json else endings.get(Path(output or "").suffix, "html" if output else "md"))
+    render = {"html": render_html, "md": render_markdown, "json": render_json}[form]
+    text = render(load_evidence(Path(bundle)))
+    if output:
+        write_text(Path(output), text)
+        click.echo(f"wrote {output}", err=True)
+    else:
+        click.echo(text)
+    return 0
