@@ -18,6 +18,10 @@
     │   └── OutputError       cannot-write                 no permission, no space, path taken
     ├── PlanRefused           plan-refused        exit 3   a knob this runtime or host cannot honour
     ├── RuntimeFailed         runtime-failed      exit 3   the runtime raised; its own text is logged, not sent
+    ├── CallFailed            call-failed         exit 4   a call of ours to a server did not succeed
+    │   ├── Unreachable       unreachable                  nobody listens there, or the connection broke
+    │   ├── TimedOut          timed-out                    no answer within the caller's patience
+    │   └── WrongAnswer       wrong-answer                 against the protocol, or not the answer that is right
     └── ServingError          serving                      a request that a healthy server does not answer
         ├── NotFound          not-found                    no model or version of that name
         ├── NotReady          not-ready                    loading, unloading, or no worker has it
@@ -132,6 +136,31 @@ class RuntimeFailed(WhetError):  # noqa: N818
     """The runtime raised. Its own text is logged under an id that the message carries; it is never sent to a client."""
 
     slug = "runtime-failed"
+
+
+class CallFailed(WhetError):  # noqa: N818
+    """A call of ours to a server did not succeed; a server never raises this about its own work."""
+
+    slug = "call-failed"
+    exit_code = 4
+
+
+class Unreachable(CallFailed):
+    """Nobody listens at the address, or the connection broke before the answer was whole."""
+
+    slug = "unreachable"
+
+
+class TimedOut(CallFailed):
+    """No answer came within the caller's patience."""
+
+    slug = "timed-out"
+
+
+class WrongAnswer(CallFailed):
+    """The answer breaks the protocol, or is not the one that is right."""
+
+    slug = "wrong-answer"
 
 
 class ServingError(WhetError):
