@@ -7,6 +7,7 @@ same net after nncf's post-training quantization on random data. Run alone to bu
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,7 @@ def unet() -> Any:
             super().__init__()
             widths = (32, 64, 128, 256)
             self.down = nn.ModuleList(block(a, b) for a, b in zip((3, *widths), widths, strict=False))
-            self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+            self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
             self.merge = nn.ModuleList(block(2 * a, a) for a in widths[:-1])
             self.head = nn.Conv2d(widths[0], 2, 1)
 
