@@ -5,10 +5,10 @@ raises nothing. ``convert(path, options, workdir) -> Converted`` writes a runnab
 framework's own format where only that framework can run it) into ``workdir``.
 """
 
-from collections.abc import Callable
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from whet.models.artifact import ImageInput, OutputStep
 
@@ -24,6 +24,7 @@ class Options:
         to: wanted artifact format, or None for the format's natural one.
         allow_pickle: unpickle (and so run) what the file holds; scikit-learn and the like.
         allow_converter_env: make an environment of its own for a converter that needs one.
+        preprocess: TOML that describes preprocessing and labels; looked for beside the model when None.
     """
 
     weights: Path | None = None
@@ -32,6 +33,7 @@ class Options:
     to: Literal["onnx", "ir"] | None = None
     allow_pickle: bool = False
     allow_converter_env: bool = False
+    preprocess: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Converted:
         post: postprocessing the format carried.
         labels: class names by output, where the format carried them.
         notes: peculiarities and handicaps of the file, in words.
+        settings: what the conversion did, for the lineage: plain JSON values.
     """
 
     model: Path
@@ -57,20 +60,38 @@ class Converted:
     post: tuple[OutputStep, ...] = ()
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A row of the format table.
+    """A row of the format table. The format's module is loaded when it is first asked, never before.
 
     Attributes:
         name: stable name, shown by ``whet inspect``.
-        summary: one line for people.
-        sniff: recognises a path.
-        convert: converts it, or raises Unsupported with the reason and what to do.
+        summary: one line for people: what is taken, or why it is refused.
+        module: full name of the module or package that offers ``sniff`` and ``convert``.
+        route: one line for people: what reads it and which runtimes the result opens in.
+        needs: the optional package set its conversion needs, or empty.
     """
 
     name: str
     summary: str
-    sniff: Callable[[Path], bool]
-    convert: Callable[[Path, Options, Path], Converted]
+    module: str
+    route: str = ""
+    needs: str = ""
+
+    def sniff(self, path: Path) -> bool:
+        """Tell whether ``path`` looks like this format."""
+        recognised: bool = importlib.import_module(self.module).sniff(path)
+        return recognised
+
+    def convert(self, path: Path, options: Options, workdir: Path) -> Converted:
+        """Write a runnable model into ``workdir``.
+
+        Raises:
+            Unsupported: recognised and refused; says why and what to do instead.
+            ModelError: damaged.
+        """
+        converted: Converted = importlib.import_module(self.module).convert(path, options, workdir)
+        return converted
