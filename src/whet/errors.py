@@ -27,7 +27,8 @@
         ├── NotReady          not-ready                    loading, unloading, or no worker has it
         ├── QueueFull         queue-full                   refused now; carries ``retry_after_s``
         ├── DeadlineExceeded  deadline-exceeded            cannot be met, or has passed
-        └── Cancelled         cancelled                    the caller left
+        ├── Cancelled         cancelled                    the caller left
+        └── Forbidden         forbidden                    a control call this server does not take from this caller
 
 A leaf's ``slug`` is stable: it names the error in logs, metrics and JSON. Wire codes live in one table per transport,
 never here. A message names the thing, the value, the bound and the remedy.
@@ -201,3 +202,9 @@ class Cancelled(ServingError):  # noqa: N818
     """The caller left before the request was computed."""
 
     slug = "cancelled"
+
+
+class Forbidden(ServingError):  # noqa: N818
+    """A control call that is switched off, or that lacks the administrator's token."""
+
+    slug = "forbidden"
