@@ -1,4 +1,4 @@
-"""The HTTP server over real sockets, with a handler that echoes: framing, order, bounds, timeouts, leaving, draining."""
+"""The HTTP server over real sockets, with an echoing handler: framing, order, bounds, timeouts, leaving, draining."""
 
 import asyncio
 import contextlib
@@ -35,6 +35,14 @@ class Echo:
             exchange.respond(200, [exchange.body] * int(exchange.target[5:]), b"application/octet-stream")
         else:
             exchange.respond(200, [exchange.body], b"text/plain", b"X-Method: %b\r\n" % exchange.method)
+
+
+async def until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail("it never came true")
 
 
 class Client:
@@ -136,8 +144,7 @@ def test_a_slow_answer_holds_back_the_pipelined_ones_behind_it():
     async def story(server, echo, client):
         async with client() as one:
             one.send(post(b"first", target="/slow") + post(b"second"))
-            while not echo.held:
-                await asyncio.sleep(0.005)
+            await until(lambda: echo.held)
             await asyncio.sleep(0.05)
             echo.held[0].respond(200, [b"late"])
             assert [(await one.answer())[2], (await one.answer())[2]] == [b"late", b"second"]
@@ -151,8 +158,7 @@ def test_a_client_that_floods_is_no_longer_read_from_and_then_served():
             one.send(post(b"first", target="/slow"))
             for _ in range(40):
                 one.send(post(bytes(90_000)))
-            while not echo.held:
-                await asyncio.sleep(0.005)
+            await until(lambda: echo.held)
             await asyncio.sleep(0.1)
             (connection,) = server.connections
             assert len(connection._pending) < 600_000
@@ -319,12 +325,8 @@ def test_a_client_that_does_not_read_its_answer_is_let_go():
         sock = socket.create_connection(client().address)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(post(bytes(90_000), target="/many500"))
-        while not server.connections:
-            await asyncio.sleep(0.01)
-        for _ in range(600):
-            if not server.connections:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: server.connections)
+        await until(lambda: not server.connections)
         assert not server.connections
         sock.close()
 
@@ -335,12 +337,8 @@ def test_a_caller_who_leaves_is_told_to_whoever_works_for_him():
     async def story(server, echo, client):
         async with client() as one:
             one.send(post(b"x", target="/slow"))
-            while not echo.held:
-                await asyncio.sleep(0.005)
-        for _ in range(200):
-            if echo.left:
-                break
-            await asyncio.sleep(0.01)
+            await until(lambda: echo.held)
+        await until(lambda: echo.left)
         assert echo.left == echo.held
         echo.held[0].respond(200, [b"nobody reads this"])
 
@@ -367,8 +365,7 @@ def test_draining_answers_what_is_in_flight_and_then_closes():
             late.send(b"POST / HTTP/1.1\r\nContent-Le")
             idle.send(post(b"a"))
             await idle.answer()
-            while not echo.held:
-                await asyncio.sleep(0.005)
+            await until(lambda: echo.held)
             draining = asyncio.ensure_future(server.drain(5))
             await asyncio.sleep(0.05)
             late.send(b"ngth: 2\r\n\r\nok")
@@ -387,8 +384,7 @@ def test_draining_gives_up_after_its_time():
     async def story(server, echo, client):
         async with client() as busy:
             busy.send(post(b"x", target="/slow"))
-            while not echo.held:
-                await asyncio.sleep(0.005)
+            await until(lambda: echo.held)
             assert not await server.drain(0.1)
 
     serve(story)
