@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+import uvloop
 
 from whet.errors import DeadlineExceeded, NotReady, QueueFull, TimedOut, Unreachable, WrongAnswer
 from whet.load.address import Address
@@ -104,6 +105,19 @@ def test_connections_are_kept_and_opened_only_when_needed(http_server):
     assert behaviour.requests == 60
     assert len(behaviour.inputs) == 3
     assert asyncio.run(story(connections=2)).most_at_once == 2
+
+
+@pytest.mark.parametrize("kind", ["closed", "server"])
+def test_the_client_works_on_uvloop_too(http_server, kind):
+    async def story():
+        async with http_server() as behaviour:
+            target = HttpTarget(behaviour.url, "double", SAMPLES, expected=RIGHT)
+            qps = 200.0 if kind == "server" else None
+            scenario = Scenario(kind=kind, qps=qps, max_requests=50, warmup_s=0.0)
+            return await closing(target, run(target, scenario, 3))
+
+    result = uvloop.run(story())
+    assert (result.errors, len(result.latency)) == ({}, 50)
 
 
 @pytest.mark.parametrize("fault", ["close_after_each", "close_idle"])
