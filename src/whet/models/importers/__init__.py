@@ -100,7 +100,7 @@ def import_model(path: Path, options: Options, store: Path, limits: Limits = Lim
     with _workdir(store) as workdir:
         request = worker.encode(worker.Request(str(path), row, options, workdir))
         settled = worker.answer(isolated.call(f"{_HERE}.worker:run", request, limits, _ENVIRONMENT.get(row.name)))
-        return _sealed(path, row, settled, store)
+        return _sealed(path, row, settled, store, options.preprocess)
 
 
 _ENVIRONMENT = {"keras": {"KERAS_BACKEND": "openvino"}}
@@ -119,9 +119,9 @@ def _workdir(store: Path) -> Iterator[str]:
         yield workdir
 
 
-def _sealed(path: Path, row: Format, settled: Settled, store: Path) -> Artifact:
+def _sealed(path: Path, row: Format, settled: Settled, store: Path, preprocess: Path | None) -> Artifact:
     converted = settled.converted
-    sidecar = find_sidecar(path) if path.exists() else None
+    sidecar = preprocess or (find_sidecar(path) if path.exists() else None)
     said = read_sidecar(sidecar, settled.inputs, settled.outputs) if sidecar else Surroundings()
     labels = {**converted.labels, **(said.labels or {})}
     settings = {
