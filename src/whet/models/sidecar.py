@@ -176,10 +176,9 @@ def _steps(name: str, table: dict[str, Any], outputs: Sequence[TensorSpec], path
             boxes = table.get("boxes", "")
             if boxes not in {spec.name for spec in outputs}:
                 raise DataError(f"{path}: {where}.boxes is {boxes!r}; it must name the output that holds the boxes")
-            bounds = {
-                key: _share(table, key, getattr(step, key), where, path) for key in ("iou_threshold", "score_threshold")
-            }
-            step = replace(step, boxes=boxes, **bounds)
+            iou = _share(table, "iou_threshold", step.iou_threshold, where, path)
+            score = _share(table, "score_threshold", step.score_threshold, where, path)
+            step = replace(step, boxes=boxes, iou_threshold=iou, score_threshold=score)
         steps.append(step)
     return steps
 

@@ -67,7 +67,7 @@ def recognise(path: Path) -> Format:
     for row in FORMATS:
         if _present(row.module) and row.sniff(path):
             return row
-    known = "; ".join(row.summary for row in FORMATS if row.name != "refused")
+    known = ", ".join(row.name for row in FORMATS if row.name != "refused")
     if path.is_dir():
         names = sorted(child.name for child in path.iterdir())
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
@@ -80,7 +80,7 @@ def _present(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def import_model(path: Path, options: Options, store: Path, limits: Limits = Limits()) -> Artifact:
+def import_model(path: Path, options: Options, store: Path, limits: Limits | None = None) -> Artifact:
     """Turn a model file of any known format into a sealed artifact in ``store``.
 
     The conversion, the proof that batching is allowed and the reading back of specs run in a process of their own
@@ -99,7 +99,9 @@ def import_model(path: Path, options: Options, store: Path, limits: Limits = Lim
     row = recognise(path)
     with _workdir(store) as workdir:
         request = worker.encode(worker.Request(str(path), row, options, workdir))
-        settled = worker.answer(isolated.call(f"{_HERE}.worker:run", request, limits, _ENVIRONMENT.get(row.name)))
+        settled = worker.answer(
+            isolated.call(f"{_HERE}.worker:run", request, limits or Limits(), _ENVIRONMENT.get(row.name))
+        )
         return _sealed(path, row, settled, store, options.preprocess)
 
 

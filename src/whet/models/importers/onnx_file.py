@@ -1,5 +1,6 @@
 """ONNX of any opset: checked, external data folded in, handicaps removed; the untouched graph is kept beside."""
 
+import shutil
 from pathlib import Path
 
 from whet.models.importers.base import Converted, Options
@@ -33,15 +34,15 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
     outside = external_files(path)
     notes = [f"keeps its weights in {len(outside)} file(s) beside it; the stored copy holds them"] if outside else []
     original = workdir / "original.onnx"
-    untouched = (original,)
+    untouched: tuple[Path, ...] = (original,)
     if outside:
         untouched = save_onnx(model, original)
     else:
-        original.write_bytes(path.read_bytes())
+        shutil.copyfile(path, original)
     cleaned = clean(model, original, workdir)
     stored = workdir / "model.onnx"
     if cleaned.changed:
-        files = (*save_onnx(cleaned.model, stored), *untouched)
+        files: tuple[Path, ...] = (*save_onnx(cleaned.model, stored), *untouched)
     elif len(untouched) == 1:
         original.rename(stored)
         files = (stored,)

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from whet.errors import ModelError, Unsupported
+from whet.models.artifact import ImageInput
 from whet.models.importers.base import Converted
 from whet.models.importers.isolated import one_line
 from whet.models.importers.reference import load_openvino, port_name
@@ -84,3 +86,8 @@ def saved(model: Any, workdir: Path, notes: tuple[str, ...] = (), **settings: An
         notes=notes,
         settings=settings,
     )
+
+
+def with_images(converted: Converted, images: tuple[ImageInput, ...]) -> Converted:
+    """Return the conversion with the preprocessing its format carried."""
+    return replace(converted, images=images)

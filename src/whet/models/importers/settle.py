@@ -3,6 +3,7 @@
 Runs in the isolated process: it opens the converted model in the runtimes that take its format.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ def resolve_shapes(shapes: dict[str, tuple[int, ...]], ranks: dict[str, int]) ->
 def _open_all(model: Path, kind: str) -> tuple[list[Runner], list[str]]:
     """Open the model in every runtime that takes its format; return the runners and the refusals."""
     names = _onnx_names(model) if kind == "onnx" else ((), ())
-    ways = [lambda: open_openvino(model, *names)]
+    ways: list[Callable[[], Runner]] = [lambda: open_openvino(model, *names)]
     if kind == "onnx":
         ways.append(lambda: open_onnxruntime(model))
     opened, refusals = [], []

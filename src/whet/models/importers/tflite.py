@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from whet.models.artifact import ImageInput
 from whet.models.importers import openvino_front
 from whet.models.importers.base import Converted, Options
 from whet.models.importers.peek import head
-from whet.models.importers.reference import load_openvino
+from whet.models.importers.reference import load_openvino, openvino_shape
+
+_CHANNELS: dict[int, Any] = {1: "GRAY", 3: "RGB"}
 
 
 def sniff(path: Path) -> bool:
@@ -15,17 +18,26 @@ def sniff(path: Path) -> bool:
 
 
 def convert(path: Path, options: Options, workdir: Path) -> Converted:
-    """Convert to IR. Quantised inputs and outputs keep their integer type, as in TensorFlow Lite."""
+    """Convert to IR. Quantised inputs and outputs keep their integer type, as in TensorFlow Lite.
+
+    A ``uint8`` input of image shape takes pictures as they are: it becomes image preprocessing without arithmetic.
+    """
     del options
     ov = load_openvino()
     model = openvino_front.read_ir(lambda: ov.Core().read_model(str(path)), path, "TensorFlow Lite")
-    quantised = [port for port in model.inputs if port.element_type.to_string() in {"u8", "i8"}]
-    notes = tuple(
-        f"input '{port.any_name}' is quantised: it takes {port.element_type.to_string()} levels, not real values"
-        for port in quantised
-    )
-    return openvino_front.saved(model, workdir, notes)
+    notes = []
+    for port in (*model.inputs, *model.outputs):
+        kind = port.element_type.to_string()
+        if kind in {"u8", "i8"}:
+            notes.append(f"tensor '{port.any_name}' is quantised: it carries {kind} levels, not real values")
+    images = tuple(image for image in map(_image, model.inputs) if image is not None)
+    converted = openvino_front.saved(model, workdir, tuple(notes), quantised_tensors=len(notes))
+    return openvino_front.with_images(converted, images)
 
 
-def _quantised(port: Any) -> bool:
-    return port.element_type.to_string() in {"u8", "i8"}
+def _image(port: Any) -> ImageInput | None:
+    shape = openvino_shape(port)
+    if port.element_type.to_string() != "u8" or len(shape) != 4 or shape[3] not in _CHANNELS or min(shape[1:]) < 1:
+        return None
+    channels = _CHANNELS[shape[3]]
+    return ImageInput(port.any_name, shape[1], shape[2], channels, channels, layout="NHWC")
