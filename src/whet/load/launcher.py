@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from whet.errors import EnvironmentLacks, NotReady, UsageError
+from whet.host.apply import inherited
 from whet.settings import environ
 
 _POLL_S = 0.05
@@ -79,11 +80,7 @@ class Server:
         announce = folder / "announce.json"
         line = [*self._command, *self.args, "--announce", str(announce), "--http-port", "0", "--grpc-port", "0"]
         try:
-            with (folder / "log").open("wb") as log, _affinity(self._cpus):
-                # A group of its own: one signal then reaches the workers too, and the terminal's Ctrl-C does not.
-                self._process = subprocess.Popen(
-                    line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True
-                )
+            self._process = self._spawn(line, folder / "log")
             self._await(announce)
         except BaseException:
             self.stop(grace_s=0)
@@ -136,6 +133,18 @@ class Server:
     ) -> None:
         await asyncio.to_thread(self.stop)
 
+    def _spawn(self, line: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+        with contextlib.ExitStack() as stack:
+            stream = stack.enter_context(log.open("wb"))
+            if self._cpus is not None:  # a child inherits the mask of the thread that forks it
+                notes = stack.enter_context(inherited(self._cpus))
+                if notes:
+                    raise UsageError(f"the server cannot run where it should: {notes[0]}")
+            # A group of its own: one signal then reaches the workers too, and the terminal's Ctrl-C does not.
+            return subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=self._env, start_new_session=True
+            )
+
     def _await(self, announce: Path) -> None:
         assert self._process is not None
         end = time.monotonic() + self.ready_s
@@ -160,25 +169,6 @@ class Server:
 
     def _tail(self, lines: int = 20) -> str:
         return "\n".join(self.log().splitlines()[-lines:]) or "(it logged nothing)"
-
-
-@contextlib.contextmanager
-def _affinity(cpus: frozenset[int] | None) -> Iterator[None]:
-    """Let a child be started on ``cpus``: it inherits the calling thread's mask; nothing runs between fork and exec."""
-    if cpus is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, cpus)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"the server cannot run on CPUs {sorted(cpus)}: {error}; allowed are {sorted(before)}"
-        ) from error
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _is_ready(url: str) -> bool:
