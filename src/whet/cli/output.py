@@ -1,6 +1,9 @@
 """Writing files for the user: whole or not at all."""
 
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from whet.errors import OutputError
@@ -23,3 +26,34 @@ def write_text(path: Path, text: str) -> None:
         if beside is not None:
             beside.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another -o, or make room") from error
+
+
+@contextmanager
+def place_folder(out: Path) -> Iterator[Callable[[Path], None]]:
+    """Yield a function that copies a folder to ``out``, whole or not at all.
+
+    Raises:
+        OutputError: ``out`` exists and is not empty, or cannot be written; said before any work is done.
+    """
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise OutputError(f"{out} exists already; choose another -o, or remove it yourself")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}; choose another -o, or make room") from error
+
+    def copy(source: Path) -> None:
+        try:
+            shutil.copytree(source, beside, dirs_exist_ok=True)
+            beside.chmod(0o755)
+            if out.exists():
+                out.rmdir()
+            beside.rename(out)
+        except (OSError, shutil.Error) as error:
+            raise OutputError(f"cannot write {out}: {error}; choose another -o, or make room") from error
+
+    try:
+        yield copy
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
