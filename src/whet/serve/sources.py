@@ -1,0 +1,179 @@
+"""From what a user names to what is served: bundles, model files, artifacts and repository folders.
+
+A repository folder holds one folder a model; in it a bundle, an artifact or a model, or folders with whole numbers for
+names, each a version holding one of those. Names are checked and links resolved: nothing outside is ever opened.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from whet.errors import BundleError, ModelError, NotFound, Unsupported, UsageError
+from whet.host import Host, distance
+from whet.models.artifact import MANIFEST, Artifact, load_artifact
+from whet.models.bundle import Bundle, PlanRecord, is_bundle, read_bundle
+from whet.models.importers import Options, import_model, recognise
+from whet.plan import Plan
+from whet.serve.deployment import Deployment
+from whet.settings import ServeSettings, cache_folder
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@ -]{0,254}")
+_RUNTIMES = {
+    "ir": "openvino",
+    "onnx": "openvino",
+    "torchscript": "torch",
+    "pt2": "torch",
+    "savedmodel": "tensorflow",
+}
+"""Artifact format -> the runtime that serves it when no plan says otherwise."""
+_SECOND_CHOICE = {"onnx": "onnxruntime"}
+
+
+def resolve(settings: ServeSettings, host: Host, only: str | None = None) -> list[Deployment]:
+    """Return everything the sources hold, one entry a version; models are imported where need be.
+
+    Args:
+        settings: names the sources.
+        host: chooses among a bundle's plans.
+        only: look at this model alone.
+
+    Raises:
+        UsageError: no source, a name that may not be one, or the same name and version twice.
+        NotFound: ``only`` is not among the sources.
+        WhetError: a source that cannot be read; says which.
+    """
+    if not settings.sources:
+        raise UsageError("nothing to serve; name a bundle, a model file or a repository folder")
+    if settings.name and len(settings.sources) > 1:
+        raise UsageError(
+            f"--name '{settings.name}' is given for {len(settings.sources)} sources; it names a single one"
+        )
+    found: dict[tuple[str, str], Deployment] = {}
+    for source in settings.sources:
+        for name, version, path in _list(Path(source), settings.name):
+            if only is not None and name != only:
+                continue
+            if (name, version) in found:
+                raise UsageError(f"model '{name}' version {version} comes twice, the second time from {path}")
+            found[name, version] = _deploy(settings, host, name, version, path)
+    if only is not None and not found:
+        raise NotFound(f"model '{only[:200]}' is in none of the sources; the repository index lists what there is")
+    return list(found.values())
+
+
+def default_plan(artifact: Artifact, cores: int) -> Plan:
+    """Return a plan that is safe everywhere for a model nobody tuned: full precision, one thread a stream.
+
+    Args:
+        artifact: the model.
+        cores: of the budget; one stream each.
+    """
+    from whet.engine import available_runtimes
+
+    runtime = _RUNTIMES.get(artifact.format, "openvino")
+    installed = available_runtimes()
+    if runtime not in installed and _SECOND_CHOICE.get(artifact.format) in installed:
+        runtime = _SECOND_CHOICE[artifact.format]
+    return Plan(artifact.sha256, runtime=runtime, streams=max(1, cores))
+
+
+def nearest(bundle: Bundle, host: Host) -> tuple[PlanRecord, str]:
+    """Return the plan found on the host most like this one, and why in words; the preferred one wins ties."""
+    here = host.fingerprint_fields
+    ranked = sorted(bundle.plans, key=lambda record: distance(here, record.host) if record.host else float("inf"))
+    best = ranked[0]
+    away = distance(here, best.host) if best.host else None
+    if away is None:
+        said = "its host is not recorded"
+    elif away == 0:
+        said = "found on a host like this one"
+    else:
+        said = f"found on the nearest host, {away:.1f} away: measure again here with whet optimize"
+    return best, f"plan {best.plan.id} of {len(bundle.plans)}, {said}"
+
+
+def _list(source: Path, name: str) -> Iterator[tuple[str, str, Path]]:
+    """Yield name, version and path of every model a source holds."""
+    if not source.exists():
+        raise ModelError(f"{source} does not exist; name a bundle, a model file or a repository folder")
+    if _is_model(source):
+        yield _checked(name or _name_of(source), source), "1", source
+        return
+    root = source.resolve()
+    children = [child for child in sorted(source.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+    if name:
+        raise UsageError(f"--name '{name}' is given for the repository {source}; its models are named by their folders")
+    listed = [one for child in children for one in _versions(_inside(child, root), root)]
+    if not listed:
+        recognise(source)  # raises, and says what is there instead
+        raise Unsupported(f"{source} is no model and holds none; a repository has one folder a model")
+    yield from listed
+
+
+def _versions(folder: Path, root: Path) -> list[tuple[str, str, Path]]:
+    name = _checked(folder.name, folder)
+    numbered = [
+        child for child in sorted(folder.iterdir()) if child.is_dir() and re.fullmatch(r"[0-9]{1,18}", child.name)
+    ]
+    if numbered and not is_bundle(folder):
+        return [(name, str(int(child.name)), _model_in(_inside(child, root), root)) for child in numbered]
+    try:
+        return [(name, "1", _model_in(folder, root))]
+    except ModelError:
+        return []  # a folder that holds no model is nobody's business
+
+
+def _model_in(folder: Path, root: Path) -> Path:
+    """Return the model a version's folder is, or holds."""
+    if _is_model(folder):
+        return folder
+    models = [child for child in sorted(folder.iterdir()) if not child.name.startswith(".") and _is_model(child)]
+    # An IR's weights, or labels beside a model, are recognised as no model; two models are a question.
+    if len(models) != 1:
+        names = ", ".join(child.name for child in models) or "nothing Whet knows"
+        raise ModelError(f"{folder} must hold one model; it holds {names}")
+    return _inside(models[0], root)
+
+
+def _is_model(path: Path) -> bool:
+    if path.is_dir() and (is_bundle(path) or (path / MANIFEST).is_file()):
+        return True
+    try:
+        return recognise(path).name != "refused"
+    except ModelError:
+        return False
+
+
+def _deploy(settings: ServeSettings, host: Host, name: str, version: str, path: Path) -> Deployment:
+    if is_bundle(path):
+        bundle = read_bundle(path)
+        record, why = nearest(bundle, host)
+        plan, artifact = record.plan, bundle.artifacts[record.plan.artifact]
+    else:
+        store = cache_folder(settings.cache_dir) / "imported"
+        artifact = load_artifact(path) if (path / MANIFEST).is_file() else import_model(path, Options(), store)
+        plan, why = default_plan(artifact, host.budget.physical), "no plan was found for it: safe defaults"
+    if artifact.sha256 != plan.artifact:
+        raise BundleError(f"{path}: plan {plan.id} is for another artifact; optimize again")
+    if settings.queue_bound is not None:
+        plan = plan.with_(queue_bound=max(settings.queue_bound, plan.max_batch))
+    folder = str(artifact.folder.resolve())
+    return Deployment(name=name, version=version, artifact=folder, sha256=artifact.sha256, plan=plan, why=why)
+
+
+def _name_of(path: Path) -> str:
+    if is_bundle(path):
+        return read_bundle(path).name
+    return (path if path.is_dir() else path.with_suffix("")).resolve().name
+
+
+def _checked(name: str, path: Path) -> str:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{path}: '{name[:200]}' cannot name a model: letters, digits and _.+=@- can; use --name")
+    return name
+
+
+def _inside(path: Path, root: Path) -> Path:
+    if not path.resolve().is_relative_to(root):
+        raise UsageError(f"{path} leads out of the repository {root}; copy the model in instead of linking to it")
+    return path
