@@ -11,7 +11,7 @@ from whet.quiet import silence_telemetry
 
 def run_onnxruntime(model: Path, *arrays):
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = 2
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     feeds = {spec.name: array for spec, array in zip(session.get_inputs(), arrays, strict=True)}

@@ -88,6 +88,8 @@ def test_the_batch_is_free_where_the_net_permits(shared_data, tmp_path, run_net,
             np.testing.assert_allclose(found[output][1:], y, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_squeezenet_reaches_its_known_accuracy(shared_data, tmp_path, run_net):
     model = convert(shared_data / "caffe/squeezenet/SqueezeNet_deploy.prototxt", tmp_path).model
     rows = list(csv.reader((shared_data / "imagenet200/labels.tsv").read_text().splitlines(), delimiter="\t"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from whet.errors import ModelError, Unsupported
+from whet.errors import ModelError
 from whet.models.importers.onnx_graph import Array, Graph, Value
 
 
@@ -97,11 +97,27 @@ def average_pool(g: Graph, x: Value, window: Window, overhang: tuple[int, ...], 
         x, _ = _padded(g, x, Window(window.kernel, window.stride, window.begin, counted, window.dilation), 0.0)
         window, count_pads = Window(window.kernel, window.stride, zeros, overhang, window.dilation), False
     if not all(pad < k for pad, k in zip((*window.begin, *window.end), window.kernel * 2, strict=True)):
-        raise Unsupported(
-            f"{g.where} averages windows {list(window.kernel)} that may lie wholly in their padding"
-            f" {list(window.begin)}..{list(window.end)}: no number is defined there; choose another --input-shape"
-        )
+        return _counted_pool(g, x, window, shape, count_pads)
     return g.op("AveragePool", [x], shape, **window.attributes, count_include_pad=int(count_pads))
+
+
+def sum_pool(g: Graph, x: Value, window: Window) -> Value:
+    """Sum each window; ONNX has only the mean, which is multiplied by the window's size."""
+    padded, bare = _padded(g, x, window, 0.0)
+    # Multiplied before the pooling: ONNX Runtime would fuse a Pad right before it and then refuse the wide pads.
+    scaled = g.op("Mul", [padded, g.constant(math.prod(window.kernel), "size")], padded.shape)
+    return g.op("AveragePool", [scaled], (*x.shape[:2], *window.slid(x.shape[2:])), **bare.attributes)
+
+
+def _counted_pool(g: Graph, x: Value, window: Window, shape: Sequence[int], count_pads: bool) -> Value:
+    """Average where windows may lie wholly in padding, which runtimes refuse: a sum over counts; no elements give 0."""
+    counts = np.ones((), np.float32)
+    for size, k, s, b, e in zip(x.shape[2:], window.kernel, window.stride, window.begin, window.end, strict=True):
+        starts = np.arange((size + b + e - k) // s + 1) * s - b
+        low, high = (starts, starts + k) if count_pads else (starts.clip(0, size), (starts + k).clip(0, size))
+        counts = np.multiply.outer(counts, (high - low).astype(np.float32))
+    factor = np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
+    return g.op("Mul", [sum_pool(g, x, window), g.constant(factor[None, None], "shares")], shape)
 
 
 def global_pool(g: Graph, x: Value, average: bool) -> Value:
