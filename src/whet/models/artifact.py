@@ -62,8 +62,8 @@ class OutputStep:
     Attributes:
         output: name of the net's output.
         kind: ``softmax`` or ``sigmoid`` (same shape), ``top_k`` (adds ``<output>_labels``), ``nms`` (boxes in, kept
-            boxes out).
-        k: how many classes ``top_k`` keeps.
+            boxes out, with ``<output>_labels``).
+        k: how many classes ``top_k`` keeps, how many boxes ``nms`` keeps at most.
         boxes: for ``nms``, the name of the output that holds boxes ``[N, boxes, 4]`` as (x1, y1, x2, y2).
         iou_threshold: for ``nms``, boxes that overlap more than this with a better one are dropped.
         score_threshold: for ``nms``, boxes below it are dropped.

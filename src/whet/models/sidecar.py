@@ -16,7 +16,7 @@
     [outputs.logits]
     classes = ["pristine", "blur"]     # or labels = "labels.txt", one a line
     postprocess = "softmax"            # softmax, sigmoid, top_k, nms, none, or a list of them in order
-    k = 5                              # of top_k
+    k = 5                              # kept by top_k (5) or nms (100)
     boxes = "boxes"                    # of nms; and iou_threshold, score_threshold
 """
 
@@ -47,6 +47,8 @@ _INPUT_KEYS = (
 )
 _OUTPUT_KEYS = ("classes", "labels", "postprocess", "k", "boxes", "iou_threshold", "score_threshold")
 _CHANNELS = ("RGB", "BGR", "GRAY")
+_KEPT = {"top_k": 5, "nms": 100}
+"""How many classes or boxes are kept where the file does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,9 @@ def _image(name: str, table: dict[str, Any], inputs: Sequence[TensorSpec], path:
         raise DataError(f"{path}: {where}.resize_shorter is {shorter!r}; give at least {min(height, width)} pixels")
     if shorter is not None and "resize" in table:
         raise DataError(f"{path}: {where} has both resize and resize_shorter; keep one")
+    resize = _pair(table, "resize", where, path)
+    if resize and (resize[0] < height or resize[1] < width):
+        raise DataError(f"{path}: {where}.resize {list(resize)} is smaller than the size {[height, width]} cut from it")
     return ImageInput(
         input=name,
         height=height,
@@ -145,7 +150,7 @@ def _image(name: str, table: dict[str, Any], inputs: Sequence[TensorSpec], path:
         mean=_numbers(table, "mean", depth, where, path),
         scale=_numbers(table, "scale", depth, where, path),
         layout=layout,
-        resize=_pair(table, "resize", where, path),
+        resize=resize,
         resize_shorter=shorter,
         crop=_choice(table, "crop", ("center", "none"), "center", where, path),
     )
@@ -167,8 +172,8 @@ def _steps(name: str, table: dict[str, Any], outputs: Sequence[TensorSpec], path
         if kind == "none":
             continue
         step = OutputStep(name, kind)
-        if kind == "top_k":
-            k = table.get("k", step.k)
+        if kind in {"top_k", "nms"}:
+            k = table.get("k", _KEPT[kind])
             if not isinstance(k, int) or k < 1:
                 raise DataError(f"{path}: {where}.k is {k!r}; it must be a whole number of at least 1")
             step = replace(step, k=k)
