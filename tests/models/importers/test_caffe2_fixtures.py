@@ -26,19 +26,14 @@ def test_an_init_net_in_place_of_the_predict_net_is_told_apart(shared_data, tmp_
 
 
 def test_each_importer_recognises_its_own_files_and_no_other(shared_data):
-    own = {
-        caffe: ["caffe/squeezenet/SqueezeNet_deploy.prototxt", "caffe/micro/fc.caffemodel"],
-        mxnet: ["mxnet/micro/fc-symbol.json", "mxnet/squeezenet1.1-0000.params"],
-        caffe2: ["caffe2/superres/predict_net.pb", "caffe2/superres/init_net.pb"],
-    }
     files = [path for path in shared_data.rglob("*") if path.is_file()]
     assert len(files) > 200
-    for package in own:
+    for package in (caffe, mxnet, caffe2):
         for path in files:
             name = path.relative_to(shared_data).as_posix()
             expected = {
                 caffe: path.suffix in (".prototxt", ".caffemodel"),
                 mxnet: name.startswith("mxnet/") and path.suffix in (".json", ".params", ".v0"),
-                caffe2: name in own[caffe2],
+                caffe2: name in ("caffe2/superres/predict_net.pb", "caffe2/superres/init_net.pb"),
             }[package]
             assert package.sniff(path) == expected, (package.__name__, name)

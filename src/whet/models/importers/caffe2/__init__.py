@@ -82,7 +82,8 @@ def _read(path: Path) -> NetDef:
 
 def _front(buffer: memoryview) -> list[tuple[int, int, memoryview]]:
     """Return the length-delimited and other fields at the front; the last one may be cut off by the end."""
-    found, position = [], 0
+    found: list[tuple[int, int, memoryview]] = []
+    position = 0
     while position < len(buffer) and len(found) < 64:
         try:
             tag, position = wire.varint(buffer, position, "")
@@ -101,6 +102,5 @@ def _is_operator(buffer: memoryview) -> bool:
     fields = _front(buffer)
     types = [bytes(value) for number, kind, value in fields if number == 4 and kind == wire.LEN]
     written = any(number == 2 for number, _, _ in fields)
-    return (
-        written and len(types) == 1 and bool(_TYPE.match(types[0])) and not any(n == 5 and k != 2 for n, k, _ in fields)
-    )
+    argued = all(kind == wire.LEN for number, kind, _ in fields if number == 5)  # a number in Caffe's V1 layers
+    return written and argued and len(types) == 1 and bool(_TYPE.match(types[0]))

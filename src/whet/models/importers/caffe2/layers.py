@@ -31,7 +31,7 @@ class Context:
         Raises:
             ModelError: there is no such input, or it has fewer axes.
         """
-        name = op.inputs[index] if index < len(op.inputs) else None
+        name = op.inputs[index] if index < len(op.inputs) else ""
         if name in self.values:
             value = self.values[name]
         elif name in self.blobs:

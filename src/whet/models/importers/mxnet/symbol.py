@@ -158,9 +158,13 @@ def _node(node: Any, index: int, what: str) -> Node:
 
 def _references(pairs: Any, bound: int, where: str) -> tuple[tuple[int, int], ...]:
     found = []
-    for pair in pairs if isinstance(pairs, list) else [None]:
-        good = isinstance(pair, list) and len(pair) in (1, 2, 3) and all(type(part) is int for part in pair)
-        if not good or not 0 <= pair[0] < bound or (len(pair) > 1 and not 0 <= pair[1] < 1 << 16):
+    listed: list[Any] = pairs if isinstance(pairs, list) else [pairs]
+    for pair in listed:
+        if not _is_reference(pair) or not 0 <= pair[0] < bound or (len(pair) > 1 and not 0 <= pair[1] < 1 << 16):
             raise ModelError(f"{where}: {str(pair)[:60]} names no node before it")
         found.append((pair[0], pair[1] if len(pair) > 1 else 0))
     return tuple(found)
+
+
+def _is_reference(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) in (1, 2, 3) and all(type(part) is int for part in pair)
