@@ -1,4 +1,4 @@
-"""What to serve, decided once for all workers: versions of models, each with its plan and its part of the cores. Pure."""
+"""What to serve, decided once for all workers: versions of models, each with its plan and part of the cores. Pure."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,6 +7,10 @@ import msgspec
 from whet.errors import PlanRefused
 from whet.host import shares
 from whet.plan import Plan
+from whet.settings import ServeSettings
+
+LOADING, READY, UNLOADING, UNAVAILABLE = "LOADING", "READY", "UNLOADING", "UNAVAILABLE"
+"""States of a version, by the protocol's names."""
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +40,22 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether an engine opened for one is what the other asks for."""
         mine = (self.artifact, self.sha256, self.plan, self.weight, self.gate_cores)
         return mine == (other.artifact, other.sha256, other.plan, other.weight, other.gate_cores)
+
+
+class Configuration(msgspec.Struct):
+    """What a worker is told before anything else.
+
+    Attributes:
+        index: of the worker, from 0.
+        settings: of the server.
+        grpc_port: to listen on; 0 for no gRPC.
+        share_port: other workers listen on it too.
+    """
+
+    index: int
+    settings: ServeSettings
+    grpc_port: int
+    share_port: bool
 
 
 def version_order(version: str) -> tuple[bool, int, str]:

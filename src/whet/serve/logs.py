@@ -9,7 +9,7 @@ import msgspec
 
 class _Text(logging.Formatter):
     def __init__(self, who: str) -> None:
-        super().__init__(f"%(asctime)s.%(msecs)03d {who} %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+        super().__init__(f"%(asctime)s.%(msecs)03d {who} %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
 
 
 class _Json(logging.Formatter):
@@ -43,4 +43,5 @@ def configure(who: str, level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for chatty in ("asyncio", "grpc"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -98,6 +98,7 @@ class Fleet(msgspec.Struct):
         whet: version of Whet.
         ready: every configured model is served.
         degraded: ready, with something missing somewhere.
+        ready_once: every worker once served every model.
         workers: that serve.
         wanted: that should.
         restarts: of workers that died.
@@ -109,6 +110,7 @@ class Fleet(msgspec.Struct):
     whet: str = ""
     ready: bool = False
     degraded: bool = False
+    ready_once: bool = False
     workers: int = 0
     wanted: int = 0
     restarts: int = 0
@@ -192,6 +194,8 @@ def _of_fleet(fleet: Fleet) -> Iterator[Sample]:
 
 def _of_workers(workers: Iterable[WorkerNumbers]) -> Iterator[Sample]:
     for worker in workers:
+        if worker.index < 0:
+            continue  # the counts of workers that are gone; there is no process behind them
         labels = (("worker", str(worker.index)),)
         yield "whet_process_rss_bytes", labels, worker.rss_bytes
         yield "whet_process_pss_bytes", labels, worker.pss_bytes

@@ -19,12 +19,11 @@ from whet.engine.engine import Engine
 from whet.errors import NotFound, NotReady, WhetError
 from whet.models.artifact import Artifact, load_artifact
 from whet.serve.codes import known
-from whet.serve.deployment import Deployment, version_order
+from whet.serve.deployment import LOADING, READY, UNAVAILABLE, UNLOADING, Deployment, version_order
 from whet.serve.meters import Meter, ModelNumbers
 from whet.serve.protocol import Signature
 
 log = logging.getLogger(__name__)
-LOADING, READY, UNLOADING, UNAVAILABLE = "LOADING", "READY", "UNLOADING", "UNAVAILABLE"
 
 
 Open = Callable[[Artifact, Deployment], Awaitable[Engine]]

@@ -1,8 +1,6 @@
 """The Open Inference Protocol over gRPC: calls translated. No logic; one error table (``codes``)."""
 
 import asyncio
-import errno
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -197,31 +195,6 @@ def listen(server: grpc.aio.Server, host: str, port: int) -> int:
     if not bound:
         raise AddressInUse(f"gRPC port {shown} is in use or cannot be bound; choose another with --grpc-port")
     return bound
-
-
-def reserve(host: str, port: int, *, share_port: bool) -> socket.socket:
-    """Return a bound socket that does not listen: nobody else gets the port, and workers may share it.
-
-    gRPC itself would share a port that another program serves in silence; a plain bind does not.
-
-    Raises:
-        AddressInUse: somebody else has the port.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            address = probe.getsockname()
-        reserved = socket.socket(family, socket.SOCK_STREAM)
-        if share_port:
-            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind(address)
-    except OSError as error:
-        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror}"
-        raise AddressInUse(f"gRPC port {host}:{port} {why}; choose another with --grpc-port") from error
-    return reserved
 
 
 def _guarded(rpc: Rpc, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:

@@ -1,7 +1,8 @@
 """From what a user names to what is served: bundles, model files, artifacts and repository folders.
 
 A repository folder holds one folder a model; in it a bundle, an artifact or a model, or folders with whole numbers for
-names, each a version holding one of those. Names are checked and links resolved: nothing outside is ever opened.
+names, each a version holding one of those, of which the highest is served. Names are checked and links resolved:
+nothing outside is ever opened.
 """
 
 import re
@@ -18,19 +19,21 @@ from whet.serve.deployment import Deployment
 from whet.settings import ServeSettings, cache_folder
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@ -]{0,254}")
+_VERSION = re.compile(r"[0-9]{1,18}")
 _RUNTIMES = {
     "ir": "openvino",
     "onnx": "openvino",
     "torchscript": "torch",
     "pt2": "torch",
     "savedmodel": "tensorflow",
+    "fake": "fake",
 }
 """Artifact format -> the runtime that serves it when no plan says otherwise."""
 _SECOND_CHOICE = {"onnx": "onnxruntime"}
 
 
 def resolve(settings: ServeSettings, host: Host, only: str | None = None) -> list[Deployment]:
-    """Return everything the sources hold, one entry a version; models are imported where need be.
+    """Return everything the sources hold, one entry a model; models are imported where need be.
 
     Args:
         settings: names the sources.

@@ -1,0 +1,270 @@
+"""A worker process: one event loop that decodes, offers and encodes, and the lanes of its engines.
+
+Started by the supervisor with its CPU mask, memory policy and environment already in force; it inherits the listening
+HTTP socket and one end of a control connection, and does as it is told over that. Run as ``python -m
+whet.serve.worker``; not meant for people.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+import grpc
+import msgspec
+import uvloop
+
+from whet.engine import open_engine
+from whet.engine.engine import Engine
+from whet.engine.gate import CoreGate
+from whet.errors import AddressInUse, WhetError
+from whet.host import memory
+from whet.models.artifact import Artifact
+from whet.serve import control, logs
+from whet.serve.codes import known, to_wire
+from whet.serve.deployment import Configuration, Deployment
+from whet.serve.exchange import Limits
+from whet.serve.http import HttpServer
+from whet.serve.meters import WorkerNumbers
+from whet.serve.metrics import Fleet
+from whet.serve.ports import BACKLOG
+from whet.serve.repository import Repository
+from whet.serve.rest import Rest
+from whet.serve.rpc import Rpc, listen, make_server
+from whet.serve.service import Service
+from whet.settings import ServeSettings, cache_folder
+
+log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+_BIND_TRIES, _BIND_WAIT_S = 100, 0.05
+"""How often and how far apart a gRPC port is tried that the worker before still holds."""
+
+
+class Link:
+    """The worker's end of the control connection, as the service sees it."""
+
+    def __init__(self) -> None:
+        self.fleet = Fleet()
+        self.channel: control.Channel | None = None
+
+    async def ask(self, op: str, /, **args: Any) -> Any:
+        """Ask the supervisor."""
+        assert self.channel is not None
+        return await self.channel.ask(op, **args)
+
+
+class Worker:
+    """One worker's parts, and the commands of its supervisor."""
+
+    def __init__(self, http_socket: socket.socket, configuration: Configuration, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        settings = configuration.settings
+        self._loop, self._settings, self._configuration = loop, settings, configuration
+        self._cache = cache_folder(settings.cache_dir) / "compiled"
+        self._gates: dict[int, CoreGate] = {}
+        self._repository = Repository(self._open_engine, settings.drain_ms / 1e3)
+        self._service = Service(self._repository, settings, link)
+        self._link = link
+        self._http = HttpServer(Rest(self._service, loop), limits_of(settings), loop)
+        self._http_socket = http_socket
+        self._listener: asyncio.Server | None = None
+        self._grpc: grpc.aio.Server | None = None
+        self._drained: asyncio.Task[bool] | None = None
+        self.over = asyncio.Event()
+
+    async def handle(self, op: str, args: dict[str, Any]) -> Any:
+        """Carry out a command of the supervisor."""
+        if op == "apply":
+            return await self._apply(msgspec.convert(args["deployments"], list[Deployment]), args["unload"])
+        if op == "open":
+            return await self._open()
+        if op == "numbers":
+            return msgspec.to_builtins(self._numbers())
+        if op == "index":
+            return self._repository.index()
+        if op == "fleet":
+            self._link.fleet = msgspec.convert(args, Fleet)
+            return None
+        if op == "drain":
+            return await self.drain()
+        raise WhetError(f"worker: command '{op}' is unknown; this is a bug")
+
+    def drain(self) -> asyncio.Task[bool]:
+        """Stop taking requests, answer those in flight, close the models; then :attr:`over` is set."""
+        self._drained = self._drained or self._loop.create_task(self._drain())
+        return self._drained
+
+    async def _open(self) -> None:
+        """Begin to take requests on both ports."""
+        self._http_socket.setblocking(False)
+        self._listener = await self._loop.create_server(
+            self._http.protocol, sock=self._http_socket.dup(), backlog=BACKLOG
+        )
+        if not self._configuration.grpc_port:
+            return
+        for left in reversed(range(_BIND_TRIES)):
+            server = make_server(
+                Rpc(self._service, self._loop),
+                self._settings.max_body_bytes,
+                share_port=self._configuration.share_port,
+                connection_age_ms=self._settings.grpc_connection_age_ms,
+            )
+            try:
+                listen(server, self._settings.host, self._configuration.grpc_port)
+            except AddressInUse:
+                if not left:
+                    raise
+                await asyncio.sleep(_BIND_WAIT_S)
+                continue
+            await server.start()
+            self._grpc = server
+            return
+
+    async def _apply(self, deployments: list[Deployment], unload: list[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Load what is new or changed, then unload what is not wanted; return the errors, by model."""
+        outcomes = await asyncio.gather(*(self._load(one) for one in deployments))
+        failures = [failure for failure in outcomes if failure is not None]
+        if not failures:
+            for name, version in unload:
+                with contextlib.suppress(WhetError):
+                    await self._repository.unload(name, [version])
+        # What lives now lives long: the collector need not walk it again and again.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        return failures
+
+    async def _load(self, deployment: Deployment) -> dict[str, Any] | None:
+        try:
+            await self._repository.load(deployment)
+        except Exception as error:  # noqa: BLE001  (known() logs what is not of the tree)
+            failure = known(error)
+            log.error("model %s version %s: %s", deployment.name, deployment.version, failure)  # noqa: TRY400  (no trace)
+            return {"name": deployment.name, "version": deployment.version, **to_wire(failure)}
+        return None
+
+    async def _open_engine(self, artifact: Artifact, deployment: Deployment) -> Engine:
+        gate = None
+        if deployment.gate_cores:
+            gate = self._gates.setdefault(deployment.gate_cores, CoreGate(deployment.gate_cores))
+        return await open_engine(
+            artifact,
+            deployment.plan,
+            gate=gate,
+            name=deployment.name,
+            weight=deployment.weight,
+            cache_dir=self._cache,
+        )
+
+    def _numbers(self) -> WorkerNumbers:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        resident = memory()
+        return WorkerNumbers(
+            index=self._configuration.index,
+            pid=os.getpid(),
+            rss_bytes=resident.rss,
+            pss_bytes=resident.pss,
+            uss_bytes=resident.uss,
+            cpu_s=used.ru_utime + used.ru_stime,
+            connections=len(self._http.connections),
+            models=[*self._repository.numbers(), self._service.nobody.snapshot(None)],
+        )
+
+    async def _drain(self) -> bool:
+        timeout_s = self._settings.drain_ms / 1e3
+        if self._listener is not None:
+            self._listener.close()
+            await self._take_backlog()
+        stopping = [self._http.drain(timeout_s)]
+        if self._grpc is not None:
+            stopping.append(self._grpc.stop(timeout_s))
+        clean, *_ = await asyncio.gather(*stopping)
+        await self._repository.close()
+        self._loop.call_later(0.05, self.over.set)  # the answer to this command leaves first
+        return bool(clean)
+
+    async def _take_backlog(self) -> None:
+        """Take the connections that wait in the kernel's queue: they would be reset when the last worker closes."""
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._http_socket.accept()
+                sock.setblocking(False)
+                await self._loop.connect_accepted_socket(self._http.protocol, sock)
+        self._http_socket.close()
+
+
+def limits_of(settings: ServeSettings) -> Limits:
+    """Return the bounds of HTTP from the settings."""
+    return Limits(
+        body_bytes=settings.max_body_bytes,
+        header_bytes=settings.max_header_bytes,
+        connections=settings.max_connections,
+        header_s=settings.header_timeout_ms / 1e3,
+        body_s=settings.body_timeout_ms / 1e3,
+        idle_s=settings.idle_timeout_ms / 1e3,
+    )
+
+
+def _die_with(parent: int) -> None:
+    """Make the kernel end this process when its supervisor ends, however that ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+async def _serve(http_socket: socket.socket, control_socket: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    link, configured = Link(), loop.create_future()
+
+    async def handle(op: str, args: dict[str, Any]) -> Any:
+        if op == "configure":
+            configuration = msgspec.convert(args, Configuration)
+            settings = configuration.settings
+            logs.configure(f"worker {configuration.index}", settings.log_level, settings.log_format)
+            sys.setswitchinterval(settings.switch_interval_us / 1e6)
+            configured.set_result(Worker(http_socket, configuration, link))
+            return None
+        worker: Worker = await configured
+        return await worker.handle(op, args)
+
+    link.channel = await control.over(control_socket, handle)
+    connection = loop.create_task(link.channel.run())
+    try:
+        await asyncio.wait([configured, connection], return_when=asyncio.FIRST_COMPLETED)
+        if not configured.done():
+            return
+        worker = configured.result()
+        loop.add_signal_handler(signal.SIGTERM, worker.drain)
+        connection.add_done_callback(lambda _: worker.drain())  # without a supervisor there is nothing to serve for
+        await worker.over.wait()
+    finally:
+        link.channel.close()
+        await asyncio.wait([connection])
+
+
+def main() -> None:
+    """Run a worker on inherited descriptors until it has drained."""
+    parser = argparse.ArgumentParser(prog="whet.serve.worker")
+    for name in ("http-fd", "control-fd", "parent"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    args = parser.parse_args()
+    _die_with(args.parent)
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the group; the supervisor decides
+    for fd in (args.http_fd, args.control_fd):
+        os.set_inheritable(fd, False)  # else children of a runtime would hold the ports
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(socket.socket(fileno=args.http_fd), socket.socket(fileno=args.control_fd)))
+
+
+if __name__ == "__main__":
+    main()
