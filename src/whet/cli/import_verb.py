@@ -23,7 +23,7 @@ def command(model: str, output: str, as_json: bool, **values: Any) -> int:
     from whet.cli.output import place_folder
     from whet.cli.show import emit_json, pairs
     from whet.models.importers import import_model
-    from whet.models.inspect import describe_card, inspect_model
+    from whet.models.inspect import describe, inspect_model
     from whet.models.verify import describe_report, verify_import
 
     out = Path(output)
@@ -35,5 +35,5 @@ def command(model: str, output: str, as_json: bool, **values: Any) -> int:
     if as_json:
         emit_json({"artifact": str(out), "sha256": artifact.sha256, "model": card, "verified": report})
     else:
-        pairs(f"{model} -> {out}", [*describe_card(card), *describe_report(report)])
+        pairs(f"{model} -> {out}", [*describe(card), *describe_report(report)])
     return 0

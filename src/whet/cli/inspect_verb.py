@@ -29,7 +29,7 @@ def _host(as_json: bool) -> int:
     if as_json:
         emit_json({"host": msgspec.to_builtins(host), "fingerprint": host.fingerprint, "runtimes": runtimes})
     else:
-        pairs("This host", [*describe(host), ("runtimes installed", ", ".join(runtimes))])
+        pairs("This host", [*describe(host), ("Runtimes", ", ".join(runtimes))])
     return 0
 
 
@@ -38,14 +38,17 @@ def _model(path: Path, as_json: bool, values: dict[str, Any]) -> int:
 
     from whet.cli.show import emit_json, grid, pairs
     from whet.models.importers import import_model
-    from whet.models.inspect import describe_card, inspect_model
+    from whet.models.inspect import describe, human, inspect_model
 
     with tempfile.TemporaryDirectory(prefix="whet-inspect-") as store:
         card = inspect_model(import_model(path, importer_options(values), Path(store)))
     if as_json:
         emit_json(card)
         return 0
-    pairs(str(path), describe_card(card))
-    rows = [(o.type, str(o.count), f"{o.gflops:.3f}", f"{100 * o.share:.1f} %") for o in card.operators]
-    grid("Operators", ("operator", "count", "GFLOPs", "share"), rows)
+    pairs(str(path), (row for row in describe(card) if row[0] != "operators"))
+    rows = [
+        (row.operator, str(row.count), "unknown" if row.flops is None else human(row.flops), f"{100 * row.share:.1f} %")
+        for row in card.operators
+    ]
+    grid("Operators", ("operator", "count", "FLOPs a sample", "share"), rows)
     return 0

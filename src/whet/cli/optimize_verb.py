@@ -58,7 +58,7 @@ def command(model: str, as_json: bool, **values: Any) -> int:
         show_result(outcome.result)
     where = f" The bundle is {outcome.bundle.folder}." if outcome.bundle else ""
     click.echo(f"{outcome.message}{where}", err=True)
-    return outcome.exit_code
+    return int(outcome.exit_code)
 
 
 def _request(model: str, values: dict[str, Any]) -> Any:

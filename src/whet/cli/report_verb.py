@@ -6,11 +6,15 @@ import click
 
 from whet.cli.verbs import as_json
 
+FORMS = ("html", "md", "json", "summary")
+
 
 @click.command(name="report")
 @click.argument("bundle")
 @click.option("-o", "--output", metavar="FILE", help="Where to write it; standard output when absent.")
-@click.option("--format", "form", type=click.Choice(["html", "md", "json"]), help="By default from -o's ending.")
+@click.option(
+    "--format", "form", type=click.Choice(["html", "md", "json", "summary"]), help="By default from -o's ending."
+)
 @as_json
 def command(bundle: str, output: str | None, form: str | None, as_json: bool) -> int:
     """Render the evidence in BUNDLE; the HTML is one self-contained file."""
@@ -18,6 +22,11 @@ def command(bundle: str, output: str | None, form: str | None, as_json: bool) ->
     from whet.report import load_evidence, render_html, render_json, render_markdown
 
     endings = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
+    if form == "summary":
+        from whet.cli.result import show_result
+
+        show_result(load_evidence(Path(bundle)))
+        return 0
     form = form or ("json" if as_json else endings.get(Path(output or "").suffix, "html" if output else "md"))
     render = {"html": render_html, "md": render_markdown, "json": render_json}[form]
     text = render(load_evidence(Path(bundle)))
