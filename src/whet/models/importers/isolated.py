@@ -25,7 +25,7 @@ from whet import errors
 from whet.errors import EnvironmentLacks, ModelError, WhetError
 
 GIGABYTE = 1 << 30
-_ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_ORT_PREFIX = re.compile(r"^\s*\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +123,8 @@ def default_memory() -> int:
 
 def one_line(text: object, limit: int = 300) -> str:
     """Return the first telling line of a foreign message: no blank lines, no source positions, bounded."""
-    noise = (
-        "Exception from",
-        "Check '",
-        "FrontEnd API failed",
-        "Traceback",
-        'File "',
-        "Summary:",
-        "[ONNXRuntimeError]",
-    )
-    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    noise = ("Exception from", "Check '", "FrontEnd API failed", "Traceback", 'File "', "Summary:")
+    lines = [_ORT_PREFIX.sub("", line).strip() for line in str(text).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(noise)] or lines or ["no reason given"]
     first = telling[0].removeprefix("-- ")
     return first if len(first) <= limit else first[: limit - 3] + "..."
