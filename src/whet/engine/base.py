@@ -1,21 +1,20 @@
 """The contract between Whet and a runtime: read this file, and nothing else, to add one.
 
-A :class:`Runtime` opens an artifact under a plan and returns a :class:`Session`. A session hands out
-:class:`Slot` objects; a slot is one batch's place: its inputs are filled in place, ``start`` returns at once, and the
-runtime calls ``done`` on a thread of its own when the outputs are there. Sessions never queue, batch, pad or time
-anything: that is the engine's work, the same in ``serve``, in a trial and in a video pipeline.
+A :class:`Runtime` opens an artifact under a plan and returns a :class:`Session`. A session hands out :class:`Slot`
+objects; a slot is one batch's place: its inputs are filled in place on the event loop, then a lane (a thread of the
+engine) calls ``run``, which computes without the GIL and returns when the outputs are there. Sessions never queue,
+batch, pad, time or start threads of their own: that is the engine's work, the same in ``serve``, in a trial and in a
+video pipeline. Why threads and not each runtime's own callbacks: ``docs/decisions/0002-lanes.md``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from whet.models.artifact import Artifact
+from whet.models.artifact import Artifact, OutputStep
 from whet.plan import Effective, Plan
 from whet.tensors import Array, TensorSpec
-
-Done = Callable[[BaseException | None], None]
-"""Called exactly once per ``start``, on a thread of the runtime: ``None``, or what went wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,8 @@ class Capabilities:
         openmp: its compute threads are OpenMP threads.
         fuses_images: it can run :class:`whet.models.artifact.ImageInput` inside its graph.
         isa_ceilings: values of ``Plan.isa_ceiling`` it obeys, lowest first.
-        options: runtime switches worth searching: name -> values; the first value is the runtime's default.
+        options: runtime switches worth searching: name -> values; the first value is the runtime's default. A runtime
+            with free-form values lists the name with no values.
         version: of the library.
     """
 
@@ -47,40 +47,46 @@ class Slot(Protocol):
     """One batch's place in a session. Used by one batch at a time; not thread-safe."""
 
     def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Array]:
-        """Return writable C-contiguous arrays of exactly ``shapes``, the inputs of the next ``start``.
+        """Return writable C-contiguous arrays of exactly ``shapes``, the inputs of the next ``run``.
 
-        Memory is reused from call to call where shapes repeat; the caller fills every element.
+        Memory is reused from call to call where shapes repeat; the caller fills every element. Runs on the loop.
         """
         ...
 
-    def start(self, done: Done) -> None:
-        """Begin computing and return at once. Raises nothing: a failure reaches ``done``."""
+    def run(self) -> None:
+        """Compute, without the GIL, and return when ``outputs`` is ready. Runs on a lane.
+
+        Raises:
+            Exception: whatever the library raises; the engine maps and logs it.
+        """
         ...
 
     def outputs(self) -> Mapping[str, Array]:
-        """Return the outputs of the last finished ``start``; the arrays are valid until the next ``prepare``."""
+        """Return the outputs of the last ``run``; the arrays are valid until the next ``prepare``."""
         ...
 
 
 class Session(Protocol):
-    """A model compiled under a plan. Thread-safe; owns its compute threads.
+    """A model compiled under a plan. Slots of one session may ``run`` at the same time on different threads.
 
     Attributes:
         inputs: what ``prepare`` takes: the service's inputs when preprocessing is fused, else the net's.
-        outputs: what ``Slot.outputs`` gives.
+        outputs: the net's outputs, in names and order of ``Slot.outputs``.
+        post: steps of ``Artifact.post`` that are not in the graph; the engine runs them.
         effective: settings read back from the runtime after compiling.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    post: tuple[OutputStep, ...]
     effective: Effective
 
     def slot(self) -> Slot:
-        """Return a new slot. Slots of one session share its weights. ``plan.streams + 1`` of them keep it busy."""
+        """Return a new slot; slots of one session share its weights. At most ``plan.streams`` run at the same time."""
         ...
 
     def close(self) -> None:
-        """Free the memory. No slot is in flight when this is called."""
+        """Free the memory. No slot runs when this is called."""
         ...
 
 
@@ -95,8 +101,8 @@ class Runtime(Protocol):
         """Return what it can honour on this host, asked of the library where the library knows."""
         ...
 
-    def open(self, artifact: Artifact, plan: Plan) -> Session:
-        """Compile ``artifact`` for every size in ``plan.batch_sizes`` and return the session.
+    def open(self, artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> Session:
+        """Compile ``artifact`` for every size in ``plan.batch_sizes``; ``cache_dir`` may keep what was compiled.
 
         Raises:
             PlanRefused: a knob it cannot honour, or whose read-back differs from what was asked.

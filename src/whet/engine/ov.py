@@ -1,0 +1,287 @@
+"""OpenVINO. Facts this file is built around are measured by ``tests/engine/test_ov.py`` and told beside the code."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whet.engine.base import Capabilities
+from whet.engine.cache import BlobCache, key_of
+from whet.engine.environment import ISA_VARIABLE, isa_ceilings
+from whet.engine.legal import refuse_illegal
+from whet.engine.ov_graph import fix_batch, fuse
+from whet.errors import EnvironmentLacks, PlanRefused, RuntimeFailed
+from whet.models.artifact import Artifact, OutputStep
+from whet.plan import PRECISIONS, Effective, Plan
+from whet.quiet import silence_telemetry
+from whet.settings import environ
+from whet.tensors import Array, TensorSpec
+
+log = logging.getLogger("whet.engine")
+
+SHAPES_KEPT = 16
+"""Input shapes whose arrays a slot keeps, where shapes vary."""
+_NAMES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_READ_BACK = (
+    "NUM_STREAMS",
+    "INFERENCE_NUM_THREADS",
+    "INFERENCE_PRECISION_HINT",
+    "ENABLE_CPU_PINNING",
+    "EXECUTION_DEVICES",
+    "OPTIMAL_NUMBER_OF_INFER_REQUESTS",
+    "LOADED_FROM_CACHE",
+)
+
+
+class OpenVINO:
+    """The runtime; see :class:`whet.engine.base.Runtime`."""
+
+    def __init__(self) -> None:
+        silence_telemetry()
+        try:
+            import openvino
+        except ImportError as error:
+            raise EnvironmentLacks("OpenVINO cannot be imported; install it: pip install openvino") from error
+        self.ov: Any = openvino
+        self.core: Any = openvino.Core()
+        self._able: Capabilities | None = None
+
+    def capabilities(self) -> Capabilities:
+        """See :class:`whet.engine.base.Runtime`. Precisions are tried: the library lists some it then cannot run."""
+        if self._able is None:
+            self._able = Capabilities(
+                formats=frozenset({"onnx", "ir"}),
+                precisions=frozenset(name for name in PRECISIONS if self._runs_in(name)),
+                pinning=True,
+                openmp=False,
+                fuses_images=True,
+                isa_ceilings=isa_ceilings(),
+                options={
+                    "CPU_DENORMALS_OPTIMIZATION": ("NO", "YES"),
+                    "ENABLE_CPU_RESERVATION": ("NO", "YES"),
+                    "defaults": ("no", "throughput", "latency"),  # what is compared with, never searched
+                },
+                version=self.ov.__version__.split("-")[0],
+            )
+        return self._able
+
+    def open(self, artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> "OpenVINOSession":
+        """See :class:`whet.engine.base.Runtime`."""
+        refuse_illegal("OpenVINO", self.capabilities(), artifact, plan)
+        refuse_other_isa(plan, environ())
+        if plan.device not in self.core.available_devices:
+            raise PlanRefused(f"OpenVINO has no device '{plan.device}' here; it has {self.core.available_devices}")
+        try:
+            model = self.core.read_model(artifact.path)
+            rest = fuse(self.ov, model, artifact) if plan.fused_preprocessing else artifact.post
+            inputs = artifact.service_inputs if plan.fused_preprocessing else artifact.inputs
+            sizes: tuple[int | None, ...] = plan.batch_sizes
+            if plan.dynamic_batch or not artifact.batched:
+                sizes = (None,)
+            compiled = {
+                size: self._compile(fix_batch(model, inputs, size), artifact, plan, cache_dir) for size in sizes
+            }
+        except RuntimeError as error:
+            log.exception("OpenVINO cannot compile artifact %s", artifact.sha256[:12])
+            reason = _reason(error)
+            raise RuntimeFailed(f"OpenVINO cannot compile this model under {plan}: {reason}") from error
+        return OpenVINOSession(self.ov, (inputs, artifact.outputs, rest), compiled, self._effective(compiled, plan))
+
+    def _compile(self, model: Any, artifact: Artifact, plan: Plan, cache_dir: Path | None) -> Any:
+        config = settings_for(plan)
+        if cache_dir is None:
+            return self.core.compile_model(model, plan.device, config)
+        shapes = {port.get_any_name(): str(port.get_partial_shape()) for port in model.inputs}
+        key = key_of(
+            {
+                "artifact": artifact.sha256,
+                "fused": plan.fused_preprocessing,
+                "shapes": shapes,
+                "device": plan.device,
+                "config": config,
+                "version": self.ov.__version__,
+                "isa": self._isa(plan.device),
+                "ceiling": environ().get(ISA_VARIABLE, ""),
+            }
+        )
+        cache = BlobCache(cache_dir / "openvino")
+        folder = cache.find(key)
+        compiled: list[Any] = []
+
+        def compile_into(place: Path | None) -> None:
+            kept = {} if place is None else {"CACHE_DIR": str(place), "CACHE_MODE": "OPTIMIZE_SPEED"}
+            compiled.append(self.core.compile_model(model, plan.device, {**config, **kept}))
+
+        if folder is None:
+            cache.write(key, compile_into)
+        else:
+            compile_into(folder)
+            if not compiled[0].get_property("LOADED_FROM_CACHE"):
+                log.warning("OpenVINO did not take the cached model %s and compiled anew", key[:12])
+        return compiled[0]
+
+    def _isa(self, device: str) -> str:
+        return f"{self.core.get_property(device, 'FULL_DEVICE_NAME')} {isa_ceilings()}"
+
+    def _effective(self, compiled: Mapping[int | None, Any], plan: Plan) -> Effective:
+        """Read the settings back from the last compilation.
+
+        Raises:
+            PlanRefused: the precision is not the one asked for (an ``f16`` hint silently becomes bf16, for example).
+        """
+        last = list(compiled.values())[-1]
+        raw: dict[str, str] = {}
+        for name in _READ_BACK:
+            try:
+                value = last.get_property(name)
+            except RuntimeError:  # other devices know other properties
+                continue
+            raw[name] = value.get_type_name() if hasattr(value, "get_type_name") else str(value)
+        ceiling = environ().get(ISA_VARIABLE)
+        if ceiling:
+            raw[ISA_VARIABLE] = ceiling
+        precision = _precision(last)
+        if precision != plan.precision:
+            raise PlanRefused(
+                f"plan asks for precision {plan.precision}, OpenVINO runs {precision} on {plan.device}; ask for that"
+            )
+        streams = int(raw.get("NUM_STREAMS", plan.streams))
+        return Effective(precision, streams, int(raw.get("INFERENCE_NUM_THREADS", 0)), raw)
+
+    def _runs_in(self, precision: str) -> bool:
+        """Tell whether a net compiles and reads back in ``precision`` (bf16 under an AVX2 ceiling fails, say)."""
+        from openvino import opset13 as ops
+
+        entry = ops.parameter([1, 16], np.float32, "x")
+        weights = np.zeros((16, 16), np.float32)
+        net = self.ov.Model([ops.matmul(entry, weights, transpose_a=False, transpose_b=False)], [entry], "probe")
+        hints = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
+        try:
+            return _precision(self.core.compile_model(net, "CPU", {**hints, "ENABLE_CPU_PINNING": False})) == precision
+        except RuntimeError:
+            return False
+
+
+def settings_for(plan: Plan) -> dict[str, Any]:
+    """Return the compile settings of ``plan``.
+
+    Everything is explicit: left alone, OpenVINO would choose bf16, pin its threads, and size itself by the machine.
+    Pins of two models of one process land on the same cores, so pinning is off unless the plan wants it.
+    """
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": plan.precision}
+    hint = plan.option("defaults", "no")
+    if hint != "no":  # a baseline: the library's own choice of everything else
+        return {**config, "PERFORMANCE_HINT": hint.upper()}
+    if plan.device == "CPU":
+        config |= {
+            "NUM_STREAMS": plan.streams,
+            "INFERENCE_NUM_THREADS": plan.compute_threads,
+            "ENABLE_CPU_PINNING": plan.pinning,
+        }
+    config.update(plan.options)
+    return config
+
+
+def refuse_other_isa(plan: Plan, env: Mapping[str, str]) -> None:
+    """Raise unless the process runs under the plan's ceiling, which only its environment at start can set.
+
+    Raises:
+        PlanRefused: it does not.
+    """
+    if plan.isa_ceiling is not None and env.get(ISA_VARIABLE) != plan.isa_ceiling:
+        raise PlanRefused(
+            f"plan wants {ISA_VARIABLE}={plan.isa_ceiling}, this process started with "
+            f"{env.get(ISA_VARIABLE, 'none')}; start it with that in its environment"
+        )
+
+
+def _precision(compiled: Any) -> str:
+    kind = compiled.get_property("INFERENCE_PRECISION_HINT")
+    name = kind.to_string() if hasattr(kind, "to_string") else str(kind)
+    return next((short for long, short in _NAMES.items() if name in {long, short} or long in str(kind)), name)
+
+
+def _reason(error: BaseException) -> str:
+    """Return a short word on why a compile failed; the library's own words span screens and go to the log."""
+    text = str(error)
+    if "Unsupported operations" in text or "not supported" in text or "Cannot create" in text:
+        return "it holds an operation OpenVINO does not have; try runtime onnxruntime"
+    return "its words are in the log"
+
+
+class OpenVINOSession:
+    """See :class:`whet.engine.base.Session`."""
+
+    def __init__(
+        self,
+        ov: Any,
+        sides: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[OutputStep, ...]],
+        compiled: dict[int | None, Any],
+        effective: Effective,
+    ) -> None:
+        self.inputs, self.outputs, self.post = sides
+        self.effective = effective
+        self.ov = ov
+        self.compiled = compiled
+        # The C++ call beneath the wrapper: nothing to dispatch, and outputs come as views instead of copies.
+        self.infer: Any = ov.InferRequest.__mro__[1].infer
+        last = next(iter(compiled.values()))
+        self.names = [_name_of(port, self.outputs) for port in last.outputs]
+
+    def slot(self) -> "OpenVINOSlot":
+        """See :class:`whet.engine.base.Session`."""
+        return OpenVINOSlot(self)
+
+    def close(self) -> None:
+        """See :class:`whet.engine.base.Session`."""
+        self.compiled.clear()
+
+
+def _name_of(port: Any, specs: tuple[TensorSpec, ...]) -> str:
+    """Return the artifact's name for a port, whose tensor may have several."""
+    names = port.get_names()
+    return next((spec.name for spec in specs if spec.name in names), port.get_any_name() if names else "")
+
+
+class OpenVINOSlot:
+    """See :class:`whet.engine.base.Slot`. One infer request per compiled size, its inputs over arrays of ours."""
+
+    def __init__(self, session: OpenVINOSession) -> None:
+        self._session = session
+        self._requests: dict[int | None, Any] = {}
+        self._arrays: dict[tuple[tuple[int, ...], ...], dict[str, Array]] = {}
+        self._shapes: Mapping[str, tuple[int, ...]] | None = None
+        self._current: dict[str, Array] = {}
+        self._request: Any = None
+        self._results: Any = ()
+
+    def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Array]:
+        """See :class:`whet.engine.base.Slot`."""
+        if shapes is self._shapes:
+            return self._current
+        session = self._session
+        size = None if None in session.compiled else next(iter(shapes.values()))[0]
+        request = self._requests.get(size)
+        if request is None:
+            request = self._requests[size] = session.compiled[size].create_infer_request()
+        key = tuple(shapes.values())
+        arrays = self._arrays.get(key)
+        if arrays is None:
+            if len(self._arrays) >= SHAPES_KEPT:
+                del self._arrays[next(iter(self._arrays))]
+            dtypes = {spec.name: spec.dtype for spec in session.inputs}
+            arrays = self._arrays[key] = {name: np.zeros(shape, dtypes[name]) for name, shape in shapes.items()}
+        for name, array in arrays.items():
+            request.set_tensor(name, session.ov.Tensor(array, shared_memory=True))
+        self._request, self._shapes, self._current = request, shapes, arrays
+        return arrays
+
+    def run(self) -> None:
+        """See :class:`whet.engine.base.Slot`. A failure raises here; in OpenVINO's callbacks it would be lost."""
+        self._results = self._session.infer(self._request, {}, share_outputs=True, decode_strings=False)
+
+    def outputs(self) -> Mapping[str, Array]:
+        """See :class:`whet.engine.base.Slot`."""
+        return dict(zip(self._session.names, self._results.values(), strict=True))
