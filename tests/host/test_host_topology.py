@@ -266,4 +266,5 @@ def test_no_content_of_a_few_files_makes_reading_raise(spoilt, data):
     assert 1 <= one.budget.cores <= len(one.budget.cpus)
     assert set(one.budget.cpus) <= set(one.online)
     assert msgspec.convert(msgspec.to_builtins(one), Host) == one
+    assert msgspec.json.decode(msgspec.json.encode(one), type=Host) == one
     assert describe(one)

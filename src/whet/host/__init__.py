@@ -6,8 +6,8 @@ two thin shells touch the machine:
 - :mod:`topology`: :func:`read_host` -> :class:`Host`, with its :class:`Budget` and fingerprint. Helpers: :mod:`files`,
   :mod:`isa`, :mod:`layout` (cores, caches, NUMA), :mod:`cgroups` (limits on the whole path), :mod:`system`,
   :mod:`budget`, :mod:`fingerprint`.
-- :mod:`placement`: :func:`place` (host x workers x streams x threads -> CPU sets), :mod:`shares` (cores of co-hosted
-  models). Pure.
+- :mod:`placement`: :func:`place` (host x workers x streams x threads -> CPU sets), with :mod:`deal` beneath it;
+  :mod:`sharing`: workers of a host, cores of co-hosted models. Pure.
 - :mod:`counters`: throttling, stolen time, CPU time, memory and threads of a process, for honest measurements.
 - :mod:`apply`: CPU mask and memory policy of a worker. :mod:`roofline`: measured peaks. Both act on the machine.
 - :mod:`describe`: the host in words.
@@ -26,7 +26,7 @@ from whet.host.isa import Processor
 from whet.host.layout import Cache, Core, Node
 from whet.host.placement import Placement, Unused, WorkerPlace, place
 from whet.host.roofline import Peak, bound_s, memory_copy, memory_read, rate
-from whet.host.shares import default_workers, shares
+from whet.host.sharing import default_workers, shares
 from whet.host.topology import Host, read_host
 
 __all__ = [

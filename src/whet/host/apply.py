@@ -93,9 +93,9 @@ def inherited(cpus: Iterable[int], nodes: Iterable[int] = (), policy: Policy = "
     try:
         yield [note for note in notes if note is not None]
     finally:
-        os.sched_setaffinity(0, mask)
-        if nodes and memory is not None:
-            _set_policy(*memory)
+        set_affinity(mask)
+        if nodes:
+            _set_policy(*(memory or (_DEFAULT, ())))
 
 
 def _set_policy(mode: int, nodes: tuple[int, ...]) -> str | None:

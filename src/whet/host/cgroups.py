@@ -15,7 +15,6 @@ Versions 1 and 2 may be there together; both are read.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from whet.host.files import Tree, to_int
 
@@ -188,7 +187,6 @@ def _mounts(tree: Tree) -> list[_Mount]:
         if not dash or len(fields) < 5 or len(kind) < 3 or kind[0] not in {"cgroup", "cgroup2"}:
             continue
         root, point = _unescape(fields[3]), _unescape(fields[4]).strip("/")
-        found.pop(point, None)
         found[point] = _Mount(root, point, 1 if kind[0] == "cgroup" else 2, frozenset(kind[2].split(",")))
     return list(found.values())
 
@@ -238,7 +236,7 @@ def _folders(tree: Tree, top: str, depth: int) -> Iterator[str]:
     for _ in range(depth):
         below = []
         for folder in here:
-            names = [name for name in tree.names(folder) if Path(tree.root, folder, name).is_dir()]
+            names = [name for name in tree.names(folder) if tree.is_folder(f"{folder}/{name}")]
             below += [f"{folder}/{name}" for name in names]
             looked += len(names)
             if looked > _MOST_FOLDERS:

@@ -4,11 +4,14 @@ A file that is missing, forbidden or malformed gives ``None`` or an empty value;
 caller says so with :meth:`Tree.note`, and the remark travels on ``Host.notes``.
 """
 
+import math
 import os
 from pathlib import Path
 
 _MOST_CPUS = 65_536
 """Bound on a CPU or node number. Linux supports 8192 CPUs; a damaged list must not fill the memory."""
+
+_MOST = (1 << 64) - 1
 
 
 def parse_list(text: str) -> tuple[int, ...]:
@@ -57,7 +60,8 @@ def parse_size(text: str) -> int | None:
     text = text.strip()
     scale = units.get(text[-1:].upper(), 1)
     digits = text[:-1] if scale > 1 else text
-    return int(digits) * scale if digits.isascii() and digits.isdigit() else None
+    number = to_int(digits)
+    return _bounded(number * scale) if number is not None and number >= 0 else None
 
 
 class Tree:
@@ -126,6 +130,13 @@ class Tree:
         except (OSError, ValueError):
             return False
 
+    def is_folder(self, path: str) -> bool:
+        """Say whether there is such a folder."""
+        try:
+            return Path(f"{self.root}/{path}").is_dir()
+        except (OSError, ValueError):
+            return False
+
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder; none when it cannot be listed."""
         try:
@@ -135,15 +146,29 @@ class Tree:
 
 
 def to_int(text: str | None) -> int | None:
-    """Return ``text`` as an integer, or ``None``; never raises, also not on text of absurd length."""
+    """Return ``text`` as an integer, or ``None``; no counter of the kernel is past 64 bits, so nothing here is."""
     try:
-        return int(text) if text is not None else None
+        number = int(text) if text is not None else None
     except ValueError:
         return None
+    return _bounded(number) if number is not None else None
+
+
+def to_float(text: str | None) -> float | None:
+    """Return ``text`` as a finite number, or ``None``."""
+    try:
+        number = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def kilobytes(text: str | None) -> int | None:
     """Return bytes for the ``12345 kB`` of meminfo and smaps; ``None`` when it is something else."""
     number, _, unit = (text or "").partition(" ")
     count = to_int(number)
-    return count * 1024 if count is not None and unit in {"kB", ""} else None
+    return _bounded(count * 1024) if count is not None and unit in {"kB", ""} else None
+
+
+def _bounded(number: int) -> int | None:
+    return number if -_MOST <= number <= _MOST else None

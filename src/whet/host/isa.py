@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from whet.host.files import Tree, to_int
+from whet.host.files import Tree, to_float, to_int
 
 X86_ISA = (
     "avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx_vnni", "avx512_vnni",
@@ -96,7 +96,7 @@ def read_processor(tree: Tree, blocks: list[dict[str, str]], cpu: int) -> Proces
         model=model,
         isa=isa,
         native=native(isa),
-        current_mhz=_to_float(first.get("cpu MHz")) if current is None else current,
+        current_mhz=to_float(first.get("cpu MHz")) if current is None else current,
         base_mhz=_khz(tree, f"{folder}/base_frequency"),
         max_mhz=_khz(tree, f"{folder}/cpuinfo_max_freq"),
     )
@@ -134,10 +134,3 @@ def _hex(text: str | None) -> int:
 def _khz(tree: Tree, path: str) -> float | None:
     value = to_int(tree.text(path))
     return value / 1000 if value else None
-
-
-def _to_float(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None

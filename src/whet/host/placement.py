@@ -129,7 +129,7 @@ def _check(host: Host, request: Request, usable: int, slots: int) -> None:
     if slots < budget.cores and not request.use_smt:
         bound = f"{usable} physical cores of the budget ({budget.cores} logical CPUs: {budget.reason}; use_smt is off)"
     else:
-        bound = f"budget of {usable} cores ({budget.reason})"
+        bound = f"budget of {usable} core{'s' if usable > 1 else ''} ({budget.reason})"
     raise PlanRefused(
         f"placement: {request} needs {request.total} cores, more than the {bound}; "
         "lower workers, streams or threads, or widen the mask or quota"

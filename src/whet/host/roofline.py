@@ -96,6 +96,8 @@ def rate(run: Callable[[], object], work: float, unit: str, how: str, *, seconds
 def bound_s(flops: float, moved_bytes: float, compute: Peak, bandwidth: Peak) -> float:
     """Return the least seconds a piece of work can take: the slower of computing and moving. Lower is faster.
 
+    The best rounds count, since a bound is not to be beaten.
+
     Args:
         flops: floating-point operations, a multiply-add counting 2.
         moved_bytes: bytes that cross the memory bus.
@@ -105,7 +107,7 @@ def bound_s(flops: float, moved_bytes: float, compute: Peak, bandwidth: Peak) ->
     return max(flops / (compute.best * 1e9), moved_bytes / (bandwidth.best * 1e9))
 
 
-def memory_read(host: Host, *, threads: int | None = None, seconds: float = 0.7) -> Peak:
+def memory_read(host: Host, *, threads: int | None = None, seconds: float = 0.5) -> Peak:
     """Measure how fast ``threads`` cores together read memory: the bound of nets that stream their weights.
 
     Each thread reduces an array of its own with numpy's vectorised integer maximum, which releases the GIL.
@@ -122,7 +124,7 @@ def memory_read(host: Host, *, threads: int | None = None, seconds: float = 0.7)
     return _bandwidth(host, "read", threads, seconds)
 
 
-def memory_copy(host: Host, *, threads: int | None = None, seconds: float = 0.7) -> Peak:
+def memory_copy(host: Host, *, threads: int | None = None, seconds: float = 0.5) -> Peak:
     """Measure how fast ``threads`` cores together copy memory, counted as STREAM does: bytes read plus bytes written.
 
     Ordinary stores also fetch the line they overwrite, so the bus may carry up to half as much again. Arguments as for

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from whet.host.files import Tree, kilobytes, to_int
+from whet.host.files import Tree, kilobytes, to_float, to_int
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -78,10 +78,8 @@ def read_memory(tree: Tree) -> Memory:
 def read_average(tree: Tree) -> tuple[float, ...] | None:
     """Return the load averages over 1, 5 and 15 minutes, or None."""
     words = (tree.text("proc/loadavg") or "").split()
-    try:
-        return tuple(float(word) for word in words[:3]) if len(words) >= 3 else None
-    except ValueError:
-        return None
+    averages = tuple(value for word in words[:3] if (value := to_float(word)) is not None)
+    return averages if len(averages) == 3 else None
 
 
 def read_load(tree: Tree) -> Load:
@@ -109,10 +107,7 @@ def read_pressure(tree: Tree, name: str) -> tuple[float | None, int | None]:
         kind, *words = line.split()
         fields = dict(word.split("=", 1) for word in words if "=" in word)
         if kind == "some":
-            try:
-                return float(fields["avg10"]), int(fields["total"])
-            except (KeyError, ValueError):
-                break
+            return to_float(fields.get("avg10")), to_int(fields.get("total"))
     return None, None
 
 
