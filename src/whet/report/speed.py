@@ -1,0 +1,248 @@
+"""Sections about speed: baselines, ablation, Pareto front, latency, and what was served."""
+
+from typing import Any
+
+from whet.report.bars import Bar, bars, waterfall
+from whet.report.charts import Dot, pareto_front, scatter, tip
+from whet.report.model import Baseline, Estimate, Evidence, Number, Trial, estimate
+from whet.report.page import Block, Cell, Column, Plot, Section, Table, Text, cells, missing
+from whet.report.ridges import Ridge, ridges
+from whet.report.verdict import chosen_label
+from whet.report.words import distinguishable, gain, interval, many, number, points, quantity, ratio, whole
+
+_SHOWN = 6
+"""Finalists whose latency is drawn."""
+LEVELS = {"system": "level-system", "application": "level-application", "algorithm": "level-algorithm"}
+
+
+def baselines(evidence: Evidence) -> Section:
+    """Every baseline beside the chosen plan, with what handicaps the input file has."""
+    rows, drawn = [], []
+    chosen = evidence.chosen
+    over = chosen.speedup.over if chosen and chosen.speedup else {}
+    for each in evidence.baselines:
+        rate = each.trial.rate if each.trial else None
+        rows.append(
+            cells(Cell(each.name, each.what), _at(each), *_speed(each.trial), Cell(ratio(over.get(each.name)),
+                  interval(over.get(each.name))))
+        )  # fmt: skip
+        if rate is not None:
+            drawn.append(Bar(each.name, rate, "other", _faster(over.get(each.name)), f"{each.what}\n{_at(each)}"))
+    if chosen and chosen.trial:
+        name = chosen_label(evidence)
+        rows.append(cells(Cell(name, "what Whet serves"), "", *_speed(chosen.trial), ""))
+        rate = chosen.trial.rate
+        drawn += [Bar(name, rate, "chosen", "", "what Whet serves")] if rate is not None else []
+    columns = (
+        Column("Plan"), Column("Load"), Column("Throughput", "samples/s", numeric=True),
+        Column("p50", "ms", numeric=True), Column("p99", "ms", numeric=True), Column("Whet against it", numeric=True),
+    )  # fmt: skip
+    blocks: list[Block] = []
+    if drawn:
+        words = "; ".join(f"{bar.name}: {number(bar.value.value)} samples/s" for bar in drawn)
+        blocks.append(Plot(bars(drawn, "samples per second", "Throughput of baselines and chosen plan", "chosen is"),
+                           "Throughput with 95 % intervals. Each baseline at its best load; the ratio at the right is "
+                           "how many times faster the chosen plan was in paired blocks.", words))  # fmt: skip
+    if rows:
+        strong = len(rows) - 1 if chosen and chosen.trial else None
+        blocks.append(Table("Baselines and the chosen plan", columns, tuple(rows), strong))
+    handicaps = sorted({words for each in evidence.baselines for words in each.handicaps})
+    if handicaps:
+        blocks.append(Text("The input file handicaps its baselines:", tuple(handicaps), "muted"))
+    lead = "What the model does with the defaults of each framework, and what it does now."
+    return Section("baselines", "Baseline against chosen", lead, tuple(blocks) or missing())
+
+
+def ablation(evidence: Evidence) -> Section:
+    """What each step gained, from what runs today to what Whet serves."""
+    drawn, rows = [], []
+    for step in evidence.ablation:
+        rate = estimate(step.throughput_per_s)
+        gained = gain(step.gain) if estimate(step.gain) else ""
+        certain = distinguishable(step.gain)
+        remark = f"{gained} (?)" if certain is False else gained
+        between = _gain_interval(step.gain)
+        rows.append(cells(step.step, step.level, Cell(quantity(rate), interval(rate)), Cell(gained, between,
+                    tone="muted" if certain is False else "")))  # fmt: skip
+        if rate is not None:
+            css = LEVELS.get(step.level, "other")
+            drawn.append(Bar(step.step, rate, css, remark, " ".join(filter(None, (gained, between, step.level)))))
+    blocks: list[Block] = []
+    if drawn:
+        words = "; ".join(f"{bar.name}: {number(bar.value.value)} samples/s {bar.remark}".strip() for bar in drawn)
+        plot = waterfall(drawn, "samples per second", "Ablation waterfall: throughput after each step")
+        caption = (
+            "Each bar starts where the step before ended. Colours: system (blue), application (orange), algorithm "
+            "(green). Whiskers are 95 % intervals; (?) marks a gain whose interval holds zero."
+        )
+        blocks.append(Plot(plot, caption, words))
+    if rows:
+        columns = (Column("Step"), Column("Level"), Column("Throughput after it", "samples/s", numeric=True),
+                   Column("Gain", numeric=True))  # fmt: skip
+        blocks.append(Table("What each step gained", columns, tuple(rows), folded=bool(drawn)))
+    lead = "From what runs today to what Whet serves, one change at a time."
+    return Section("ablation", "What each step gained", lead, tuple(blocks) or missing())
+
+
+def pareto(evidence: Evidence) -> Section:
+    """Plans between throughput and latency, the target line, and the sweet spot."""
+    plans = [point for point in evidence.pareto if point.latency_p99_ms and point.latency_p99_ms > 0]
+    target = target_ms(evidence)
+    front = set(pareto_front([(point.throughput_per_s, point.latency_p99_ms or 0) for point in plans]))
+    dots, rows = [], []
+    for point in sorted(plans, key=lambda each: -each.throughput_per_s):
+        assert point.latency_p99_ms is not None
+        on_front = (point.throughput_per_s, point.latency_p99_ms) in front
+        outside = target is not None and point.latency_p99_ms > target
+        css = "chosen" if point.chosen else "outside" if outside else "front" if on_front else "dominated"
+        accuracy = "" if point.accuracy is None else f"accuracy {points(point.accuracy)}"
+        late = "past the target" if outside else ""
+        said = tip(point.label, Estimate(point.throughput_per_s), "samples/s",
+                   f"p99 {number(point.latency_p99_ms)} ms", accuracy, late)  # fmt: skip
+        dots.append(Dot(point.throughput_per_s, point.latency_p99_ms, css, said, point.label))
+        place = "sweet spot" if point.chosen else late or ("on the front" if on_front else "")
+        rows.append(cells(point.label, _sortable(point.throughput_per_s), _sortable(point.latency_p99_ms),
+                          "" if point.accuracy is None else points(point.accuracy), place))  # fmt: skip
+    blocks: list[Block] = []
+    if dots:
+        caption = "Each point is a plan. The line joins those that no other plan beats in both; the large point serves."
+        words = "; ".join(dot.tip.replace("\n", ", ") for dot in dots if dot.css in ("chosen", "front"))
+        blocks.append(Plot(scatter(dots, target, "Throughput against p99 latency"), caption, words))
+        columns = (Column("Plan"), Column("Throughput", "samples/s", numeric=True), Column("p99", "ms", numeric=True),
+                   Column("Accuracy", numeric=True), Column("Place"))  # fmt: skip
+        strong = next((index for index, dot in enumerate(dots) if dot.css == "chosen"), None)
+        blocks.append(Table("Plans between throughput and latency", columns, tuple(rows), strong, folded=True))
+    lead = "More throughput costs latency; the sweet spot is the most throughput within the target."
+    if target is None:
+        lead = "More throughput costs latency; no latency target was given."
+    return Section("pareto", "Throughput against latency", lead, tuple(blocks) or missing())
+
+
+def latency(evidence: Evidence) -> Section:
+    """The distribution of latency of each finalist, with percentiles and intervals."""
+    rows, table = [], []
+    chosen_id = evidence.chosen.plan_id if evidence.chosen else ""
+    for trial in finalists(evidence):
+        found = trial.latency_ms
+        if found is None:
+            continue
+        named = {"p50": found.p50, "p90": found.p90, "p99": found.p99}
+        known = {name: value for name, raw in named.items() if (value := estimate(raw)) is not None}
+        chosen = bool(chosen_id) and trial.plan_id == chosen_id
+        if found.histogram and len(found.histogram.edges_ms) > 1 and min(found.histogram.edges_ms) > 0:
+            rows.append(Ridge(trial.label or trial.plan_id, found.histogram, known, found.count or 0, chosen))
+        percentiles = [_percentile(named[name], found.count) for name in ("p50", "p90", "p99")]
+        table.append((chosen, cells(trial.label or trial.plan_id, whole(found.count or 0), *percentiles)))
+    blocks: list[Block] = []
+    if rows:
+        picture = ridges(rows, target_ms(evidence), "Latency distributions of the finalists")
+        words = "; ".join(
+            f"{row.name}: " + ", ".join(f"{name} {number(value.value)} ms" for name, value in row.percentiles.items())
+            for row in rows
+        )
+        caption = "Shares of answers by latency, on a logarithmic axis; the bands below are 95 % intervals."
+        blocks.append(Plot(picture, caption, words))
+    if table:
+        columns = (Column("Plan"), Column("Answers", numeric=True),
+                   *(Column(name, "ms", numeric=True) for name in ("p50", "p90", "p99")))  # fmt: skip
+        strong = next((index for index, (chosen, _) in enumerate(table) if chosen), None)
+        blocks.append(Table("Percentiles with 95 % intervals", columns, tuple(row for _, row in table), strong))
+    lead = "How long answers took, for each plan that came into the last round."
+    return Section("latency", "Latency", lead, tuple(blocks) or missing())
+
+
+def served(evidence: Evidence) -> Section:
+    """The chosen plan behind real HTTP and gRPC."""
+    rows = []
+    for protocol, found in (("HTTP", evidence.served.http), ("gRPC", evidence.served.grpc)) if evidence.served else ():
+        if not found:
+            continue
+        times = found.get("latency_ms") or {}
+        requests = found.get("requests") or {}
+        cpu = found.get("client_cpu_share")
+        rows.append(
+            cells(protocol, str(found.get("scenario", "")), _quantity(found.get("throughput_per_s")),
+                  _percentile(_number(times.get("p50")), times.get("count")),
+                  _percentile(_number(times.get("p99")), times.get("count")),
+                  whole(requests.get("answered") or 0), whole(requests.get("failed") or 0),
+                  "" if cpu is None else f"{cpu:.0%}")
+        )  # fmt: skip
+    columns = (
+        Column("Protocol"), Column("Scenario"), Column("Throughput", "samples/s", numeric=True),
+        Column("p50", "ms", numeric=True), Column("p99", "ms", numeric=True), Column("Answered", numeric=True),
+        Column("Failed", numeric=True), Column("Client CPU", "of a core", numeric=True),
+    )  # fmt: skip
+    lead = "The chosen plan behind a real server; latency counts from the intended start of each request."
+    blocks = (Table("Through the server", columns, tuple(rows)),) if rows else missing()
+    return Section("served", "Served", lead, blocks)
+
+
+def finalists(evidence: Evidence) -> list[Trial]:
+    """Return the chosen plan's trial and the fastest others with a latency, at most six."""
+    chosen = evidence.chosen
+    with_latency = [trial for trial in evidence.measured if trial.latency_ms]
+    rank = sorted(with_latency, key=lambda each: -(each.rate or Estimate(0)).value)
+    if chosen and chosen.trial and chosen.trial.latency_ms:
+        own = chosen.trial
+        if not own.label or not own.plan_id:
+            own = Trial(**{**{name: getattr(own, name) for name in own.__struct_fields__},
+                           "label": chosen_label(evidence), "plan_id": chosen.plan_id})  # fmt: skip
+        rank = [own, *(each for each in rank if each.plan_id != chosen.plan_id)]
+    return rank[:_SHOWN]
+
+
+def target_ms(evidence: Evidence) -> float | None:
+    """Return the p99 target in milliseconds."""
+    found = evidence.targets.get("p99_ms")
+    return float(found) if isinstance(found, int | float) and found > 0 else None
+
+
+def _at(each: Baseline) -> str:
+    parts = [f"batch {each.batch}"] if each.batch else []
+    parts += [many(each.callers, "caller")] if each.callers else []
+    return ", ".join(parts)
+
+
+def _speed(trial: Trial | None) -> tuple[Cell, Cell, Cell]:
+    if trial is None or trial.status != "ok":
+        reason = trial.reason if trial and trial.reason else "not measured"
+        return Cell(reason, tone="muted"), Cell(""), Cell("")
+    found = trial.latency_ms
+    count = found.count if found else None
+    p50, p99 = (found.p50, found.p99) if found else (None, None)
+    return _quantity(trial.throughput_per_s), _percentile(p50, count), _percentile(p99, count)
+
+
+def _quantity(found: Any) -> Cell:
+    known = estimate(_number(found))
+    return Cell(quantity(known), interval(known), key=known.value if known else None)
+
+
+def _percentile(found: Number, count: Any) -> Cell:
+    known = estimate(found)
+    if known is None:
+        return Cell("not enough data" if count else "not measured", tone="muted")
+    return Cell(number(known.value), interval(known), key=known.value)
+
+
+def _number(found: Any) -> Number:
+    """Return what a document of a run holds for a number: plain, with its interval, or nothing."""
+    if isinstance(found, dict) and isinstance(found.get("value"), int | float):
+        return Estimate(found["value"], found.get("low"), found.get("high"))
+    return float(found) if isinstance(found, int | float) else found if isinstance(found, Estimate) else None
+
+
+def _sortable(value: float) -> Cell:
+    return Cell(number(value), key=value)
+
+
+def _faster(found: Number) -> str:
+    return ratio(found) if estimate(found) else ""
+
+
+def _gain_interval(found: Number) -> str:
+    known = estimate(found)
+    if known is None or not known.bounded:
+        return ""
+    low, high = known.ends
+    return f"{gain(low)} to {gain(high)}"
