@@ -1,0 +1,145 @@
+"""The process a recipe runs in: its toolkit's memory, imports and crashes stay out of the search.
+
+Reads one :class:`Work` from standard input, answers with lines of :class:`Said` on what was standard output.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from whet.errors import WhetError
+from whet.models.artifact import Artifact, Lineage, load_artifact, seal
+from whet.optimize.compress import Said, Work
+from whet.optimize.pool import Pool, open_pool
+from whet.tensors import Array
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a recipe works with.
+
+    Attributes:
+        artifact: the parent; read only.
+        samples: number of calibration samples.
+        net_inputs: returns calibration sample ``i`` as the net takes it, with the batch axis.
+        folder: empty folder for the product's files.
+        work: what was asked.
+        say: reports progress.
+    """
+
+    artifact: Artifact
+    samples: int
+    net_inputs: Callable[[int], dict[str, Array]]
+    folder: Path
+    work: Work
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a recipe made: the main file within the job's folder, its format, weights and settings."""
+
+    model: str
+    format: str
+    precision: str
+    tool: str
+    settings: dict[str, Any]
+
+
+def main() -> int:
+    """Do one piece of work."""
+    parent, limit_s = int(sys.argv[1]), float(sys.argv[2])
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return 1
+    signal.setitimer(signal.ITIMER_REAL, limit_s)  # the default action of SIGALRM ends the process, whatever it does
+
+    def say(said: Said) -> None:
+        answers.write(msgspec.json.encode(said) + b"\n")
+
+    work = msgspec.json.decode(sys.stdin.buffer.read(), type=Work, dec_hook=lambda kind, value: kind(value))
+    try:
+        say(Said(folder=str(_make(work, lambda words: say(Said(progress=words))).folder)))
+    except WhetError as error:
+        say(Said(slug=error.slug, reason=str(error)))
+    except ImportError as error:
+        say(Said(slug="missing-extra", reason=str(error)))
+    except Exception as error:  # noqa: BLE001  (a toolkit may raise anything; it becomes a named refusal)
+        words = " ".join(str(error).split())
+        say(Said(slug="plan-refused", reason=f"{type(error).__name__}: {words[:300]}"))
+    answers.close()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _make(work: Work, say: Callable[[str], None]) -> Artifact:
+    np.random.seed(work.seed)  # noqa: NPY002  (the toolkits draw from the legacy generator)
+    artifact = load_artifact(work.artifact)
+    pool = open_pool(work.pool) if work.pool is not None else None
+    folder = Path(tempfile.mkdtemp(prefix="whet-recipe-"))
+    try:
+        samples = min(work.items, len(pool)) if pool is not None else 0
+        job = Job(artifact, samples, lambda index: _net_inputs(artifact, pool, index), folder, work, say)
+        made = _recipe(work.recipe)(job)
+        settings = {
+            **made.settings,
+            "seed": work.seed,
+            "calibration_items": samples,
+            "calibration_sha256": work.calibration if samples else None,
+        }
+        step = Lineage("compress", artifact.sha256, f"{work.recipe} ({made.tool})", settings)
+        product = replace(
+            artifact,
+            model=made.model,
+            format=made.format,
+            precision=made.precision,
+            lineage=(*artifact.lineage, step),
+        )
+        return seal(product, list(folder.iterdir()), work.store)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _net_inputs(artifact: Artifact, pool: Pool | None, index: int) -> dict[str, Array]:
+    """Return one sample as the net takes it: preprocessing is not part of the graph that is compressed."""
+    assert pool is not None
+    sample = pool.rows(index, 1)
+    if not artifact.images:
+        return sample
+    from whet.models.around import apply_images
+
+    return dict(apply_images(artifact, sample))
+
+
+def _recipe(name: str) -> Callable[[Job], Made]:
+    if name.startswith("int8-ort"):
+        from whet.optimize.compress import ort_recipes
+
+        return {"int8-ort": ort_recipes.static, "int8-ort-dyn": ort_recipes.dynamic}[name]
+    from whet.optimize.compress import ov_recipes
+
+    return {
+        "int8": ov_recipes.plain,
+        "int8-robust": ov_recipes.robust,
+        "int8-edges": ov_recipes.edges,
+        "int8-sensitive": ov_recipes.sensitive,
+        "int8-weights": ov_recipes.weights,
+    }[name]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,399 @@
+"""The evidence document: what was measured, as plain values. Pure; nothing is rounded up, missing is null."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from whet.optimize.accuracy import Verdict
+from whet.optimize.finals import compare
+from whet.optimize.lab import Case, Record, paired
+from whet.optimize.space import LEVELS
+from whet.optimize.state import Baseline, State
+from whet.plan import Plan
+from whet.stats import Interval, Samples, bootstrap, paired_ratio
+
+SCHEMA = 1
+
+
+def document(state: State) -> dict[str, Any]:
+    """Return the evidence of a search as the report reads it."""
+    return {
+        "schema": SCHEMA,
+        "model": _model(state),
+        "host": _host(state),
+        "versions": versions(state),
+        "targets": plain(state.request.targets),
+        "data": _data(state),
+        "service": dict(state.service),
+        "baselines": [_baseline(state, one) for one in state.baselines],
+        "trials": [_trial(state, record) for record in _searched(state)],
+        "chosen": _chosen(state),
+        "accuracy": [plain(one) for one in state.verdicts.values()],
+        "ablation": _ablation(state),
+        "pareto": _pareto(state),
+        "layers": [],
+        "roofline": None,
+        "refused": _refused(state),
+        "advice": _advice(state),
+        "noise": _noise(state),
+        "served": None,
+        "seed": state.request.seed,
+        "budget_s": state.request.budget_s,
+        "wall_s": round(state.clock.spent_s, 3),
+        "started": state.started,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON-able values; numbers that are none become null."""
+    return _finite(msgspec.to_builtins(value, enc_hook=str, str_keys=True))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def interval(values: Sequence[float], seed: int = 0) -> dict[str, float | None] | None:
+    """Return the median of block values with its 95 % interval; no ends with a single block, null with none."""
+    if not values:
+        return None
+    if len(values) < 2:
+        return {"value": float(values[0]), "low": None, "high": None}
+    found = bootstrap(values, np.median, seed=seed)
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _of(found: Interval | None) -> dict[str, float] | None:
+    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+
+
+def versions(state: State) -> dict[str, str]:
+    """Return versions of Whet and of the runtimes that were measured."""
+    import importlib.metadata as metadata
+
+    found = {"whet": metadata.version("whet")} if _installed("whet") else {}
+    found |= {name: able.version for name, able in state.runtimes.items()}
+    for name in ("numpy", "onnx", "nncf"):
+        if _installed(name):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _installed(name: str) -> bool:
+    import importlib.metadata as metadata
+
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _model(state: State) -> dict[str, Any]:
+    artifact = state.artifact
+    return {
+        "name": state.request.name or state.request.model.stem,
+        "path": str(state.request.model),
+        "artifact": artifact.sha256,
+        "format": artifact.format,
+        "inputs": [plain(spec) for spec in artifact.service_inputs],
+        "outputs": [plain(spec) for spec in artifact.outputs],
+        "net_inputs": [plain(spec) for spec in artifact.inputs],
+        "batched": artifact.batched,
+        "precision": artifact.precision,
+        "notes": list(artifact.notes),
+        "lineage": [plain(step) for step in artifact.lineage],
+    }
+
+
+def _host(state: State) -> dict[str, Any]:
+    host = state.host
+    return {
+        "fingerprint": host.fingerprint,
+        **plain(host.fingerprint_fields),
+        "budget": plain(host.budget),
+        "kernel": host.kernel,
+        "virtual": plain(host.virtual),
+        "load": plain(host.load),
+        "notes": list(host.notes),
+    }
+
+
+def _data(state: State) -> dict[str, Any]:
+    data = state.data
+    return {
+        "source": state.request.data,
+        "words": data.dataset.words,
+        "samples": len(data.dataset),
+        "synthetic": data.dataset.synthetic,
+        "calibration": len(data.split.calibration),
+        "evaluation": len(data.evaluation) if data.evaluation is not None else 0,
+        "grouped": data.split.grouped,
+        "metric": data.metric.name if data.metric is not None else None,
+        "formula": data.metric.formula if data.metric is not None else None,
+        "max_drop": state.request.max_drop,
+    }
+
+
+def measurement(state: State, record: Record, *, since: int | None = None) -> dict[str, Any]:
+    """Return what was measured of one case; from block ``since`` on where that is given."""
+    pairs = zip(record.numbers, record.blocks, strict=True)
+    blocks = [block for number, block in pairs if block is not None and (since is None or number >= since)]
+    speeds = [block.throughput_per_s for block in blocks]
+    latency = Samples([value for block in blocks for value in block.latencies_ms], "ms")
+    summary = latency.summary()
+    return {
+        "throughput_per_s": interval(speeds, state.request.seed),
+        "latency_ms": {
+            "p50": summary["p50"],
+            "p90": summary["p90"],
+            "p99": summary["p99"],
+            "count": len(latency),
+            "histogram": latency.histogram(30),
+        },
+        "callers": record.case.callers,
+        "rows": record.case.rows,
+        "rss_mb": max((block.rss_mb for block in blocks), default=record.ready.rss_mb if record.ready else None),
+        "load_ms": record.ready.load_ms if record.ready else None,
+        "cpu_s": sum(block.cpu_s for block in blocks) if blocks else None,
+        "effective": plain(record.ready.effective) if record.ready else None,
+        "blocks": len(blocks),
+        "discarded": record.discarded,
+        "samples_per_s_blocks": speeds,
+        "counters": _counters(record),
+    }
+
+
+def _counters(record: Record) -> dict[str, Any]:
+    kept = [count for count, block in zip(record.counters, record.blocks, strict=True) if block is not None]
+    if not kept:
+        return {}
+    worst = {
+        name: max((value for one in kept if (value := getattr(one, name)) is not None), default=None)
+        for name in ("steal", "others", "pressure", "load1")
+    }
+    return {
+        **{f"{name}_max": value for name, value in worst.items()},
+        "throttled_ms": sum(o.throttled_ms for o in kept),
+    }
+
+
+def _searched(state: State) -> list[Record]:
+    """Return the records of the search itself, baselines left out."""
+    own = {case.key for baseline in state.baselines for case in baseline.tried}
+    own |= {Case(plan, c, r).key for one in state.baselines for plan in one.plans for c in (1, 2) for r in (1, 8)}
+    return [record for key, record in state.lab.records.items() if key not in own]
+
+
+def _trial(state: State, record: Record) -> dict[str, Any]:
+    plan = record.case.plan
+    ratio = None
+    if state.chosen is not None and record.case.key != state.chosen.key:
+        one, two = paired(record, state.record(state.chosen))
+        ratio = paired_ratio(one, two, seed=state.request.seed) if len(one) >= 2 else None
+    return {
+        "plan": plain(plan),
+        "plan_id": plan.id,
+        "artifact": plan.artifact,
+        "label": state.label(plan),
+        "stage": state.stage_of.get(record.case.key, "finals"),
+        "status": "ok" if not record.failure else "refused" if record.refused else "failed",
+        "reason": record.failure or None,
+        "ratio_to_incumbent": _of(ratio),
+        "accuracy": plain(_verdict(state, plan)),
+        **measurement(state, record),
+    }
+
+
+def _verdict(state: State, plan: Plan) -> Verdict | None:
+    return state.verdicts.get((plan.artifact, plan.precision))
+
+
+def _baseline(state: State, baseline: Baseline) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": baseline.name,
+        "what": baseline.what,
+        "handicaps": list(baseline.handicaps),
+        "reason": baseline.reason or None,
+        "batch": None,
+        "callers": None,
+        "trial": None,
+        "tried": [],
+    }
+    if baseline.best is None:
+        return found
+    record = state.record(baseline.best)
+    found |= {"batch": baseline.best.rows, "callers": baseline.best.callers}
+    found["trial"] = measurement(state, record, since=_since(state, record))
+    found["tried"] = [
+        {"batch": case.rows, "callers": case.callers, "throughput_per_s": _first(state.record(case))}
+        for case in baseline.tried
+    ]
+    return found
+
+
+def _first(record: Record) -> float | None:
+    return record.kept[0].throughput_per_s if record.kept else None
+
+
+def _since(state: State, record: Record) -> int | None:
+    """Return where the finals begin when the record took part in them: only then it was measured beside the others."""
+    since = state.finals_from
+    return since if since is not None and any(number >= since for number in record.numbers) else None
+
+
+def _chosen(state: State) -> dict[str, Any] | None:
+    case = state.chosen
+    if case is None:
+        return None
+    over = {}
+    for baseline in state.baselines:
+        if baseline.best is not None:
+            over[baseline.name] = _of(compare(state, case, baseline.best))
+    record = state.record(case)
+    return {
+        "plan": plain(case.plan),
+        "plan_id": case.plan.id,
+        "label": state.label(case.plan),
+        "words": str(case.plan),
+        "trial": measurement(state, record, since=_since(state, record)),
+        "speedup": {"over": over},
+        "accuracy": plain(_verdict(state, case.plan)),
+        "load": _load(state, case.plan),
+    }
+
+
+def _load(state: State, plan: Plan) -> dict[str, Any] | None:
+    found = state.rates.get(plan.id)
+    if found is None:
+        return None
+    runs = []
+    for run in found["runs"]:
+        summary = Samples(run["latencies_ms"], "ms").summary()
+        runs.append(
+            {"qps": run["qps"], "achieved_per_s": run["achieved_per_s"], "failed": run["failed"], "latency_ms": summary}
+        )
+    return {"arrivals": "poisson", "highest_qps": found.get("highest_qps"), "runs": runs}
+
+
+def _ablation(state: State) -> list[dict[str, Any]]:
+    """Return the bars from what you run today to what is served, each measured beside the others at the end."""
+    measured = [one for one in state.baselines if one.best is not None]
+    if state.chosen is None or state.finals_from is None:
+        return []
+    today = next((one for one in measured if not one.name.startswith("OpenVINO")), measured[0] if measured else None)
+    steps: list[tuple[str, str, Case]] = []
+    if today is not None and today.best is not None:
+        steps.append((f"today: {today.name}", "system", today.best))
+    for name in LEVELS[:2]:
+        if name in state.levels:
+            steps.append((state.label(state.levels[name].plan), name, state.levels[name]))
+    steps.append((state.label(state.chosen.plan), "algorithm", state.chosen))
+    rows, before = [], None
+    for words, name, case in steps:
+        if before is not None and before.key == case.key:
+            continue
+        record = state.record(case)
+        speed = measurement(state, record, since=state.finals_from)["throughput_per_s"]
+        gain = compare(state, case, before) if before is not None else None
+        rows.append(
+            {"step": words, "level": name, "plan_id": case.plan.id, "throughput_per_s": speed, "gain": _of(gain)}
+        )
+        before = case
+    return rows
+
+
+def _pareto(state: State) -> list[dict[str, Any]]:
+    rows = []
+    parent = next((one.parent for one in state.verdicts.values()), None)
+    for record in _searched(state):
+        if record.failure or not record.kept:
+            continue
+        plan, found = record.case.plan, measurement(state, record)
+        verdict = _verdict(state, plan)
+        exact = plan.artifact == state.artifact.sha256 and plan.precision == "f32"
+        rows.append(
+            {
+                "label": state.label(plan),
+                "plan_id": plan.id,
+                "throughput_per_s": found["throughput_per_s"]["value"],
+                "latency_p99_ms": found["latency_ms"]["p99"],
+                "latency_p50_ms": found["latency_ms"]["p50"],
+                "accuracy": verdict.value if verdict is not None else parent if exact else None,
+                "chosen": state.chosen is not None and record.case.key == state.chosen.key,
+            }
+        )
+    return rows
+
+
+def _refused(state: State) -> list[dict[str, Any]]:
+    counted: Counter[tuple[str, str]] = Counter()
+    for one in (*state.refused, *state.space.refused):
+        counted[one.what, one.reason] += one.count
+    return [{"what": what, "reason": reason, "count": count} for (what, reason), count in counted.items()]
+
+
+def _noise(state: State) -> dict[str, Any]:
+    judge, lab = state.lab.judge, state.lab
+    return {
+        "floor": _of(state.noise_floor),
+        "discarded_share": judge.discarded_share,
+        "discarded": judge.discarded,
+        "kept": judge.kept,
+        "measuring_cpu_share": lab.measuring_cpu_s / lab.measuring_wall_s if lab.measuring_wall_s else None,
+    }
+
+
+AXES = (
+    ("streams x threads", lambda plan: (plan.streams, plan.threads), ("streams", "threads")),
+    ("batch", lambda plan: plan.max_batch, ("batch_sizes", "queue_bound")),
+    ("runtime", lambda plan: plan.runtime, ("runtime", "options")),
+    ("weights and precision", lambda plan: (plan.artifact, plan.precision), ("artifact", "precision")),
+    ("pinning", lambda plan: plan.pinning, ("pinning",)),
+    ("preprocessing in the graph", lambda plan: plan.fused_preprocessing, ("fused_preprocessing",)),
+    ("instruction set", lambda plan: plan.isa_ceiling, ("isa_ceiling",)),
+    ("one dynamic compilation", lambda plan: plan.dynamic_batch, ("dynamic_batch",)),
+)
+
+
+def _advice(state: State) -> list[dict[str, Any]]:
+    """Return what each choice was worth: the chosen plan against measured plans that differ in this one axis."""
+    if state.chosen is None:
+        return []
+    chosen, ranking = state.chosen.plan, {one.key: one for one in state.racing.ranking()}
+    found = []
+    for name, value, fields in AXES:
+        best: tuple[float, Case] | None = None
+        for key, ranked in ranking.items():
+            case = state.lab.records[key].case
+            changes = {field: getattr(case.plan, field) for field in fields}
+            if value(case.plan) == value(chosen) or chosen.with_(**changes) != case.plan or chosen.id not in ranking:
+                continue
+            ratio = math.exp(ranking[chosen.id].score - ranked.score)
+            if best is None or ratio < best[0]:
+                best = (ratio, case)
+        if best is not None:
+            ratio, case = best
+            words = f"{name}: {state.label(chosen)} instead of {state.label(case.plan)}: {100 * (ratio - 1):+.0f} %"
+            one, two = paired(state.record(state.chosen), state.record(case))
+            direct = paired_ratio(one, two, seed=state.request.seed) if len(one) >= 2 else None
+            found.append(
+                {
+                    "words": words,
+                    "counterfactual": {
+                        "plan_id": case.plan.id,
+                        "label": state.label(case.plan),
+                        "ratio": ratio,
+                        "paired": _of(direct),
+                    },
+                }
+            )
+    return found

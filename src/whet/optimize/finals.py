@@ -1,0 +1,241 @@
+"""The end of a search: finalists, levels and baselines measured together, the choice, and what it holds under load."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from whet.optimize.lab import Case, Record, paired
+from whet.optimize.space import simplicity
+from whet.optimize.stages import measured_round, score
+from whet.optimize.state import State
+from whet.optimize.trial_words import Rate
+from whet.plan import Plan, Targets
+from whet.stats import Interval, bound_violations, paired_ratio
+
+FINALISTS = 3
+LEAST_BLOCKS = 3
+MOST_BLOCKS = 12
+SAME = 0.02
+"""Two plans whose ratio's interval holds 1, and whose ratio is this near to 1, are the same to us: the simpler wins."""
+RESERVE_S = 1.5
+"""Kept for writing the bundle."""
+RATE_SHARE = 0.12
+"""Share of the budget for the open-loop measurement of the chosen plan, or for finding its highest rate."""
+LATE = 0.01
+"""A p99 target allows this share of requests to be late."""
+
+
+def hold(state: State) -> None:
+    """Measure baselines, the best of each level and the finalists together, interleaved; then choose."""
+    lab = state.lab
+    state.finalists = finalists(state)
+    cases: dict[str, Case] = {}
+    for baseline in state.baselines:
+        if baseline.best is not None:
+            cases.setdefault(baseline.best.key, baseline.best)
+    for case in (*state.levels.values(), *state.finalists):
+        cases.setdefault(case.key, case)
+    if not state.finalists:
+        return
+    lab.most = max(lab.most, len(cases))
+    state.finals_from = lab.next_block
+    reserve = RESERVE_S + (RATE_SHARE * state.clock.budget_s)
+    blocks, together = 0, list(cases.values())
+    lab.ready([case.plan for case in together])
+    while blocks < MOST_BLOCKS and (blocks < LEAST_BLOCKS or state.clock.left_s > reserve):
+        state.say("finals", f"block {blocks + 1} of {len(cases)} plans measured together")
+        measured_round(state, together, 1)
+        blocks += 1
+    state.chosen = choose(state, state.finalists)
+
+
+def finalists(state: State) -> list[Case]:
+    """Return the best few of the search, and the best unrounded one: a compressed plan has to beat it here."""
+    ranking = state.racing.ranking()
+    cases = [state.lab.records[one.key].case for one in ranking]
+    exact = next((case for case in cases if _exact(state, case.plan)), None)
+    best = cases[:FINALISTS]
+    return best + ([exact] if exact is not None and exact not in best else [])
+
+
+def _exact(state: State, plan: Plan) -> bool:
+    return plan.artifact == state.artifact.sha256 and plan.precision == "f32"
+
+
+def choose(state: State, cases: Sequence[Case]) -> Case | None:
+    """Return the best finalist; among those that cannot be told from it, the simplest.
+
+    A compressed plan that is not measurably faster than the best unrounded one is refused here.
+    """
+    able = [case for case in cases if _usable(state, case)]
+    if not able:
+        return None
+    middle = {case.key: _median(state, case) for case in able}
+    able.sort(key=lambda case: -middle[case.key])
+    exact = next((case for case in able if _exact(state, case.plan)), None)
+    if exact is not None:
+        for case in [one for one in able if not _exact(state, one.plan)]:
+            ratio = compare(state, case, exact)
+            if ratio is not None and ratio.low <= 1.0:
+                state.refuse(
+                    state.label(case.plan),
+                    f"not measurably faster than its f32 parent: {ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]",
+                )
+                able.remove(case)
+    best = able[0]
+    for case in sorted(able, key=lambda one: (_rss(state, one) > 1.1 * _rss(state, best), simplicity(one.plan))):
+        if case is best:
+            return best
+        ratio = compare(state, case, best)
+        if ratio is not None and ratio.value >= 1 - SAME and not ratio.excludes(1.0):
+            state.refuse(
+                state.label(best.plan), f"cannot be told apart from {state.label(case.plan)} here; the simpler wins"
+            )
+            return case
+    return best
+
+
+def best_so_far(state: State) -> Case | None:
+    """Return the best case of an unfinished search that may ship: no finals were held, so the ranking decides."""
+    for one in state.racing.ranking():
+        record = state.lab.records[one.key]
+        if (
+            record.kept
+            and not record.failure
+            and (record.case.plan.artifact, record.case.plan.precision) in state.allowed
+        ):
+            return record.case
+    return None
+
+
+def _usable(state: State, case: Case) -> bool:
+    record = state.record(case)
+    return bool(not record.failure and _numbers(record, state.finals_from) and _median(state, case) > 0)
+
+
+def _numbers(record: Record, since: int | None) -> list[int]:
+    return [
+        number
+        for number, block in zip(record.numbers, record.blocks, strict=True)
+        if block is not None and (since is None or number >= since)
+    ]
+
+
+def _median(state: State, case: Case) -> float:
+    record = state.record(case)
+    values = [
+        score(state, case.plan, block)
+        for number, block in zip(record.numbers, record.blocks, strict=True)
+        if block is not None and (state.finals_from is None or number >= state.finals_from)
+    ]
+    return float(np.median(values)) if values else 0.0
+
+
+def _rss(state: State, case: Case) -> float:
+    return max((block.rss_mb for block in state.record(case).kept), default=0.0)
+
+
+def compare(state: State, a: Case, b: Case) -> Interval | None:
+    """Return the paired ratio of throughputs of two cases in the finals, or None with fewer than two pairs."""
+    one, two = paired(state.record(a), state.record(b), since=state.finals_from)
+    return paired_ratio(one, two, seed=state.request.seed) if len(one) >= 2 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """Between which rates the highest one lies that holds a latency target."""
+
+    held: float
+    failed: float
+
+    @property
+    def next(self) -> float:
+        """The rate to try next."""
+        return (self.held * self.failed) ** 0.5 if self.held > 0 else self.failed / 2
+
+
+def under_load(state: State) -> None:
+    """Measure the chosen plan in an open loop: the highest Poisson rate that holds the target, or the tail at 70 %."""
+    case = state.chosen
+    if case is None:
+        return
+    targets = state.request.targets
+    speed = float(np.median([block.throughput_per_s for block in state.record(case).kept]))
+    seconds = max(1.5, min(10.0, RATE_SHARE * state.clock.budget_s / 4))
+    if targets.p99_ms is None and targets.p50_ms is None:
+        _rate(state, case.plan, 0.7 * speed, seconds * 2)
+        return
+    bracket, best = Bracket(0.0, 1.05 * speed), None
+    for rate in (0.85 * speed, None, None, None):
+        tried = rate if rate is not None else bracket.next
+        state.say("load", f"{tried:.0f} requests/s")
+        found = _rate(state, case.plan, tried, seconds)
+        if found is None:
+            return
+        if holds(found["latencies_ms"], found["failed"], targets):
+            bracket, best = Bracket(tried, bracket.failed), tried
+        else:
+            bracket = Bracket(bracket.held, tried)
+        if bracket.held and bracket.failed / bracket.held < 1.06:
+            break
+    state.rates[case.plan.id]["highest_qps"] = best
+
+
+def holds(latencies_ms: Sequence[float], failed: int, targets: Targets) -> bool:
+    """Tell whether measured latencies meet the targets: the share of late requests is at most what the target allows."""
+    total = len(latencies_ms) + failed
+    if not total:
+        return False
+    if targets.p99_ms is not None:
+        late = sum(1 for value in latencies_ms if value > targets.p99_ms) + failed
+        if bound_violations(late, total).value > LATE:
+            return False
+    return targets.p50_ms is None or float(np.median(latencies_ms)) <= targets.p50_ms
+
+
+def _rate(state: State, plan: Plan, qps: float, seconds: float) -> dict[str, object] | None:
+    measured = state.lab.rate(plan, Rate(qps, seconds, state.request.seed))
+    if measured is None:
+        return None
+    found: dict[str, object] = {
+        "qps": qps,
+        "latencies_ms": measured.latencies_ms,
+        "failed": sum(measured.errors.values()),
+        "achieved_per_s": measured.throughput_per_s,
+    }
+    document = state.rates.setdefault(plan.id, {"runs": []})
+    document["runs"].append(found)
+    return found
+
+
+def missed(state: State) -> list[str]:
+    """Return what the chosen plan misses of the targets, each in words with what would have to give."""
+    case, targets = state.chosen, state.request.targets
+    if case is None:
+        return ["no plan could be measured"]
+    record, found = state.record(case), list[str]()
+    runs = state.rates.get(case.plan.id, {})
+    capacity = runs.get("highest_qps") or float(np.median([block.throughput_per_s for block in record.kept]))
+    latency = targets.p99_ms is not None or targets.p50_ms is not None
+    if latency and "highest_qps" in runs and runs["highest_qps"] is None:
+        low = min(runs["runs"], key=lambda run: run["qps"])
+        tail = sorted(low["latencies_ms"])
+        p99 = tail[min(len(tail) - 1, int(0.99 * len(tail)))] if tail else float("inf")
+        wanted = f"p99 {targets.p99_ms:g} ms" if targets.p99_ms is not None else f"p50 {targets.p50_ms:g} ms"
+        found.append(f"{wanted} is not held even at {low['qps']:.0f} requests/s (p99 there is {p99:.1f} ms)")
+    if targets.min_qps is not None and capacity < targets.min_qps:
+        factor = targets.min_qps / capacity
+        found.append(
+            f"carries {capacity:.0f}/s of {targets.min_qps:g}/s wanted; {factor:.1f}x the cores would be needed"
+        )
+    if targets.min_accuracy is not None:
+        own = state.verdicts.get((case.plan.artifact, case.plan.precision))
+        parent = next(iter(state.verdicts.values()), None)
+        value = own.value if own is not None else parent.parent if parent is not None else None
+        if value is None or value < targets.min_accuracy:
+            said = "unknown without data" if value is None else f"{value:.4f}"
+            found.append(
+                f"accuracy is {said}, --min-accuracy is {targets.min_accuracy:g}; the model itself would have to be better"
+            )
+    return found

@@ -1,0 +1,148 @@
+"""From a request to a search that can begin: the model, the host, the samples, the runtimes, the journal."""
+
+import hashlib
+import random
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from whet.host import Host, read_host
+from whet.models.artifact import Artifact
+from whet.models.importers import import_model
+from whet.optimize.accuracy import choose_metric
+from whet.optimize.data import Dataset, Split, open_data, split, synthetic
+from whet.optimize.journal import Journal, Key
+from whet.optimize.lab import Lab
+from whet.optimize.pool import Pool, materialise
+from whet.optimize.probe import capabilities
+from whet.optimize.request import OptimizeRequest, Progress, Status
+from whet.optimize.search import Budget, Racing
+from whet.optimize.space import Refusal, Room, Variant, build
+from whet.optimize.state import Clock, Data, State
+from whet.optimize.trial import Bench
+
+MEASURE = 64
+"""Samples that requests are drawn from: enough that no cache holds the answer, few enough to stay in memory."""
+SEARCHED = ("openvino", "onnxruntime")
+"""Runtimes that compete by default; a model's own framework is a baseline unless the user names it."""
+
+
+def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clock) -> State:
+    """Return a search that can begin.
+
+    Raises:
+        WhetError: the model, the data, a runtime or the host is not what the request needs.
+    """
+
+    def say(words: str) -> None:
+        progress(Status("prepare", 0, 0, "", clock.left_s, words))
+
+    say(f"importing {request.model.name}")
+    host = _limited(read_host(), request)
+    artifact = import_model(request.model, request.options, work / "artifacts")
+    say("reading samples")
+    data = _data(request, artifact, work)
+    say("asking the runtimes")
+    runtimes, refused = capabilities(request.runtimes or SEARCHED)
+    variants, artifacts = _variants(request, artifact, work)
+    space = build(variants, runtimes, _room(host, request), request.targets)
+    bench = Bench(host.budget.cpus, work, _memory(host))
+    lab = Lab(bench, data.measure.folder, artifacts, host.budget.cores, random.Random(request.seed))  # noqa: S311
+    journal = _journal(request, artifact, host, work, {name: able.version for name, able in runtimes.items()})
+    block_s = min(1.0, max(0.25, request.budget_s / 150))
+    lab.note = lambda kind, document: journal.add(kind, document, plan=str(document.get("plan", "")))
+    state = State(
+        request=request,
+        host=host,
+        clock=clock,
+        work=work,
+        progress=progress,
+        artifact=artifact,
+        data=data,
+        lab=lab,
+        journal=journal,
+        runtimes=runtimes,
+        racing=Racing([], Budget(0.0, 1.2, block_s + 0.08)),
+        space=space,
+        variants=variants,
+        refused=list(refused),
+        block_s=block_s,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        expected=max(12, int(request.budget_s / 2.5)),
+    )
+    state.allowed.add((artifact.sha256, "f32"))
+    journal.add("request", {"model": str(request.model), "targets": request.targets, "seed": request.seed})
+    return state
+
+
+def _limited(host: Host, request: OptimizeRequest) -> Host:
+    return host.limited(cores=request.targets.max_cores) if request.targets.max_cores is not None else host
+
+
+def _room(host: Host, request: OptimizeRequest) -> Room:
+    return Room(host.budget.cores, host.budget.physical, host.nodes_needed(), service=request.service)
+
+
+def _memory(host: Host) -> int | None:
+    """A trial may allocate most of what is free, so that a plan that is too big fails alone."""
+    free = host.memory.available_bytes
+    limit = host.limits.memory_bytes
+    known = [value for value in (free, limit) if value is not None]
+    return int(0.8 * min(known)) if known else None
+
+
+def _variants(request: OptimizeRequest, artifact: Artifact, work: Path) -> tuple[list[Variant], dict[str, Artifact]]:
+    """Return the models that compete: the one given and, beside it, others of the same service."""
+    found = [_variant(artifact, "f32" if artifact.precision in {"f32", "f16", "bf16"} else artifact.precision)]
+    artifacts = {artifact.sha256: artifact}
+    for label, path in request.variants.items():
+        other = import_model(path, request.options, work / "artifacts")
+        artifacts[other.sha256] = other
+        found.append(replace(_variant(other, label), parent=False))
+    return found, artifacts
+
+
+def _variant(artifact: Artifact, label: str) -> Variant:
+    return Variant(
+        artifact.sha256,
+        label,
+        artifact.format,
+        batched=artifact.batched,
+        images=bool(artifact.images),
+        precisions=("f32", "bf16"),
+    )
+
+
+def _data(request: OptimizeRequest, artifact: Artifact, work: Path) -> Data:
+    if request.data is not None:
+        dataset = open_data(request.data, artifact)
+    else:
+        assert request.synthetic is not None
+        dataset = synthetic(artifact, request.synthetic, request.seed)
+    trusted = not dataset.synthetic or request.allow_synthetic_calibration
+    parts = split(dataset, seed=request.seed, calibration=request.calibration, evaluation=request.evaluation)
+    measure = parts.evaluation[:MEASURE] or tuple(range(min(MEASURE, len(dataset))))
+    data = Data(dataset, parts, materialise(dataset, measure, artifact, work / "measure"))
+    if trusted and parts.evaluation:
+        data.metric = choose_metric(request.targets.metric, artifact.outputs, labelled=dataset.labels is not None)
+        data.evaluation = materialise(dataset, parts.evaluation, artifact, work / "evaluation")
+    if trusted and parts.calibration:
+        data.calibration = materialise(dataset, parts.calibration, artifact, work / "calibration")
+        data.calibration_sha256 = _content(dataset, parts, data.calibration)
+    return data
+
+
+def _content(dataset: Dataset, parts: Split, pool: Pool) -> str:
+    digest = hashlib.sha256()
+    for index in parts.calibration[: len(pool)]:
+        digest.update(dataset.fingerprint(index).encode())
+    return digest.hexdigest()
+
+
+def _journal(request: OptimizeRequest, artifact: Artifact, host: Host, work: Path, versions: dict[str, str]) -> Journal:
+    """Open the journal; what was measured under other versions or another load has another key."""
+    load = {"service": request.service, "objective": request.targets.objective, "cores": host.budget.cores}
+    same = hashlib.sha256(msgspec.json.encode((versions, load), order="sorted")).hexdigest()[:12]
+    return Journal(work / "journal.sqlite", Key(run=artifact.sha256[:12], host=host.fingerprint, versions=same))

@@ -1,0 +1,163 @@
+"""The program in one function: import, baselines, system, application, algorithm, finals, choose, bundle.
+
+Levels are searched in the order practitioners work in (system, then application, then algorithm), so that the report
+can say what each was worth. The time budget covers all of it; every phase may spend what those before left over.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from whet.errors import OutputError
+from whet.models.bundle import Bundle, PlanRecord, is_bundle, write_bundle
+from whet.optimize import baselines, evidence, finals, gate, stages
+from whet.optimize.prepare import prepare
+from whet.optimize.request import OptimizeRequest, Outcome, Progress, silent
+from whet.optimize.state import Clock, State
+from whet.stats import Interval, paired_ratio
+
+DONE, NOT_MET, INTERRUPTED = 0, 1, 130
+
+
+def optimize(request: OptimizeRequest, progress: Progress = silent) -> Outcome:
+    """Search the best plan for a model on this host, prove it, and write the bundle.
+
+    Interrupted (KeyboardInterrupt), it keeps the best so far and says so in the outcome. When no plan reaches the
+    targets, the nearest is written all the same, marked, with exit code 1.
+
+    Args:
+        request: the job.
+        progress: told where the search stands, often.
+
+    Raises:
+        UsageError: the request contradicts itself.
+        InputError: the model or the data cannot be used.
+        EnvironmentLacks: a runtime or space is missing.
+        PlanRefused: not one plan could be measured.
+    """
+    clock = Clock(request.budget_s)
+    request.check()
+    with _workplace(request) as work:
+        state = prepare(request, work, progress, clock)
+        try:
+            interrupted = False
+            try:
+                search(state)
+            except KeyboardInterrupt:
+                interrupted = True
+            state.lab.close()
+            return conclude(state, interrupted=interrupted)
+        finally:
+            state.lab.close()
+            state.journal.close()
+
+
+def search(state: State) -> None:
+    """Fill the state with measurements, from the baselines to the plan that is chosen."""
+    state.baselines = baselines.define(state)
+    stages.baselines(state)
+    stages.resume(state)
+    for level in ("system", "application"):
+        stages.level(state, level, state.clock.until(stages.SHARES[level]))
+    stages.classify(state)
+    gate.climb(state)
+    stages.level(state, "algorithm", state.clock.until(stages.SHARES["algorithm"]))
+    finals.hold(state)
+    finals.under_load(state)
+
+
+def conclude(state: State, *, interrupted: bool) -> Outcome:
+    """Choose what can be chosen, write the bundle and its evidence, and say how it ended."""
+    if state.chosen is None:
+        state.chosen = finals.best_so_far(state)
+    if state.chosen is None:
+        if interrupted:
+            return Outcome(None, evidence.document(state), INTERRUPTED, "interrupted before anything could be measured")
+        raise stages.nothing_measured(state)
+    state.noise_floor = _noise_floor(state)
+    missed = [] if interrupted else finals.missed(state)
+    document = evidence.document(state)
+    document["targets_met"] = None if interrupted else not missed
+    document["missed"] = missed
+    bundle = _write(state, document)
+    said = verdict(document)
+    if interrupted:
+        return Outcome(bundle, document, INTERRUPTED, f"interrupted; the best so far is kept: {said}")
+    if missed:
+        words = f"targets not met: {'; '.join(missed)}. The nearest plan is in {state.request.out}: {said}"
+        return Outcome(bundle, document, NOT_MET, words)
+    return Outcome(bundle, document, DONE, said)
+
+
+def verdict(document: dict[str, object]) -> str:
+    """Return the result in one sentence."""
+    chosen = document["chosen"]
+    assert isinstance(chosen, dict)
+    speed = chosen["trial"]["throughput_per_s"]
+    words = f"{chosen['words']}: {speed['value']:.0f}/s" if speed else str(chosen["words"])
+    ratios = {name: one for name, one in chosen["speedup"]["over"].items() if one is not None}
+    said = [f"{one['value']:.2f}x [{one['low']:.2f}, {one['high']:.2f}] {name}" for name, one in ratios.items()]
+    return f"{words}; {', '.join(said)}" if said else words
+
+
+def _noise_floor(state: State) -> Interval | None:
+    """Return the ratio of the chosen plan's neighbouring blocks: what no difference at all looks like here."""
+    assert state.chosen is not None
+    speeds = [block.throughput_per_s for block in state.record(state.chosen).kept]
+    if len(speeds) < 4:
+        return None
+    half = len(speeds) // 2 * 2
+    return paired_ratio(speeds[0:half:2], speeds[1:half:2], seed=state.request.seed)
+
+
+def _write(state: State, document: dict[str, object]) -> Bundle:
+    request, case = state.request, state.chosen
+    assert case is not None
+    folder = state.work / "evidence"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_bytes(
+            msgspec.json.format(msgspec.json.encode(evidence.plain(document)), indent=1)
+        )
+    except OSError as error:
+        raise OutputError(
+            f"cannot write evidence to {folder}: {error.strerror}; free space or choose another -o"
+        ) from error
+    state.journal.export(folder / "journal.jsonl")
+    trial = document["chosen"]["trial"]  # type: ignore[index]
+    measured = {
+        "throughput_per_s": trial["throughput_per_s"],
+        "latency_ms": {name: trial["latency_ms"][name] for name in ("p50", "p90", "p99", "count")},
+        "rss_mb": trial["rss_mb"],
+        "load_ms": trial["load_ms"],
+        "accuracy": document["chosen"]["accuracy"],  # type: ignore[index]
+        "highest_qps": state.rates.get(case.plan.id, {}).get("highest_qps"),
+        "targets_met": document["targets_met"],
+    }
+    host = {"fingerprint": state.host.fingerprint, **state.host.fingerprint_fields}
+    record = PlanRecord(case.plan, host, evidence.plain(measured))
+    name = request.name or request.model.stem or "model"
+    return write_bundle(request.out, name, [record], state.lab.artifacts, request.targets, folder)
+
+
+@contextmanager
+def _workplace(request: OptimizeRequest) -> Iterator[Path]:
+    """Yield the work folder beside the bundle: kept when the process is killed, for ``resume``; else removed."""
+    out = request.out
+    if out.exists() and not is_bundle(out) and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} exists and is no bundle; choose another -o, or remove it yourself")
+    work = out.parent / f".{out.name}.whet-work"
+    try:
+        if work.exists() and not request.resume:
+            shutil.rmtree(work)
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write beside {out}: {error.strerror}; choose another -o") from error
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,236 @@
+"""The search, level by level: rounds of trials asked for by the strategy, measured in the lab, told back."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from whet.errors import PlanRefused, WhetError
+from whet.optimize.baselines import measure as measure_baselines
+from whet.optimize.lab import Case, Record, capacity
+from whet.optimize.noise import Disturbance
+from whet.optimize.search import Candidate, Told
+from whet.optimize.space import Level, Room, build, simplicity
+from whet.optimize.state import State
+from whet.optimize.trial_words import Measured
+from whet.plan import Plan
+
+SHARES: dict[str, float] = {"baselines": 0.16, "system": 0.28, "application": 0.42, "algorithm": 0.72}
+"""Share of the whole budget that is spent when a phase ends; what one leaves over, the next may use."""
+
+MEMORY_BOUND = 1.6
+"""Batching that gains more than this means that weights, or the cost of a call, are the limit, not arithmetic."""
+
+
+def case_of(state: State, plan: Plan) -> Case:
+    """Return the load a plan is searched under: one caller for latency, else what keeps every lane busy."""
+    if state.request.targets.objective == "latency":
+        return Case(plan, callers=1)
+    return capacity(plan, plan.max_batch if state.request.service == "batch" else 1)
+
+
+def score(state: State, plan: Plan, measured: Measured) -> float:
+    """Return how good a block was, higher is better; the search maximises this.
+
+    Throughput; under a latency target less in proportion as the closed loop's tail is past it (a queue twice as long
+    as the target leaves room for half the load, by Little's law). For ``latency`` the inverse of the median. For
+    ``cores`` the share of the wanted rate that is carried, and from there on the inverse of the cores.
+    """
+    targets = state.request.targets
+    tail = sorted(measured.latencies_ms)
+    middle = tail[len(tail) // 2] if tail else float("inf")
+    late = tail[min(len(tail) - 1, int(0.99 * len(tail)))] if tail else float("inf")
+    if targets.objective == "latency":
+        return 1000.0 / middle if middle > 0 else 0.0
+    fits = min(1.0, targets.p99_ms / late) if targets.p99_ms is not None and late > 0 else 1.0
+    fits *= min(1.0, targets.p50_ms / middle) if targets.p50_ms is not None and middle > 0 else 1.0
+    speed = measured.throughput_per_s * fits
+    if targets.objective == "cores" and targets.min_qps is not None:
+        carried = min(1.0, speed / targets.min_qps)
+        return carried * (state.host.budget.cores / plan.compute_threads if carried >= 1.0 else 1.0)
+    return speed
+
+
+def baselines(state: State) -> None:
+    """Measure the defaults, and learn from them how long blocks must be."""
+    state.say("baselines")
+    measure_baselines(state, state.block_s, lambda name: state.say("baselines", name))
+    speeds = [
+        state.record(one.best).kept[-1].throughput_per_s
+        for one in state.baselines
+        if one.best and state.record(one.best).kept
+    ]
+    if speeds:
+        sample_s = 1.0 / max(speeds)
+        # A block holds some thirty samples at least, or says little.
+        state.block_s = min(max(state.block_s, 30 * sample_s), max(state.block_s, state.clock.budget_s / 40))
+        build_space(state, sample_ms=1000.0 * sample_s)
+    state.racing.budget = type(state.racing.budget)(0.0, state.racing.budget.start_s, state.block_s + 0.08)
+    state.lab.retire([])
+
+
+def build_space(state: State, sample_ms: float | None = None) -> None:
+    """Derive the legal plans from what is known by now."""
+    budget = state.host.budget
+    known = sample_ms if sample_ms is not None else state.service.get("sample_ms")
+    if known is not None:
+        state.service["sample_ms"] = known
+    room = Room(
+        cores=budget.cores,
+        physical=budget.physical,
+        nodes=state.host.nodes_needed(),
+        service=state.request.service,
+        sample_ms=known,
+    )
+    state.space = build(state.variants, state.runtimes, room, state.request.targets)
+
+
+def level(state: State, name: Level, seconds: float) -> None:
+    """Search one level, starting from the best of the level before."""
+    plans = [plan for plan in state.space.at(name) if _searchable(state, plan)]
+    candidates = [Candidate(plan.id, state.space.features(plan), simplicity(plan)) for plan in plans]
+    by_id = {plan.id: plan for plan in plans}
+    state.racing.extend(candidates, seconds, [key for key in _seeds(state, name, plans) if key in by_id])
+    plan_of = {**{key: record.case.plan for key, record in state.lab.records.items()}, **by_id}
+    while (asked := state.racing.ask()) is not None:
+        cases = [case_of(state, plan_of[key]) for key in asked.keys]
+        state.say(name, ", ".join(state.label(case.plan) for case in cases[-3:]))
+        began = time.monotonic()
+        records = measured_round(state, cases, asked.blocks)
+        state.racing.tell([told(state, record, asked.blocks) for record in records], time.monotonic() - began)
+        for case in cases:
+            state.stage_of.setdefault(case.key, name)
+    ranking = state.racing.ranking()
+    if ranking:
+        state.levels[name] = state.lab.records[ranking[0].key].case
+
+
+def measured_round(state: State, cases: Sequence[Case], blocks: int) -> list[Record]:
+    """Measure a round and hold the candidates to the limits that need no statistics."""
+    records = list(state.lab.round(cases, blocks, state.block_s).values())
+    targets = state.request.targets
+    for record in records:
+        if record.ready is None or record.failure:
+            continue
+        rss = max((block.rss_mb for block in record.kept), default=record.ready.rss_mb)
+        if targets.max_rss_mb is not None and rss > targets.max_rss_mb:
+            record.failure, record.refused = f"takes {rss:.0f} MB, above --max-rss-mb {targets.max_rss_mb:g}", True
+        elif targets.max_load_ms is not None and record.ready.load_ms > targets.max_load_ms:
+            took = record.ready.load_ms
+            record.failure, record.refused = (
+                f"loads in {took:.0f} ms, above --max-load-ms {targets.max_load_ms:g}",
+                True,
+            )
+    return records
+
+
+def told(state: State, record: Record, blocks: int) -> Told:
+    """Return what the strategy learns of a record's last round."""
+    if record.failure:
+        return Told(record.case.key, ())
+    numbers = sorted(set(record.numbers))[-blocks:]
+    found: dict[int, float | None] = dict.fromkeys(numbers)
+    for number, block in zip(record.numbers, record.blocks, strict=True):
+        if number in found and block is not None:
+            found[number] = score(state, record.case.plan, block)
+    return Told(record.case.key, tuple(found.values()))
+
+
+def _searchable(state: State, plan: Plan) -> bool:
+    """A window shows only where requests do not queue; precision must have passed the gate."""
+    return not plan.batch_window_ms and (plan.artifact, plan.precision) in state.allowed
+
+
+def _seeds(state: State, name: Level, plans: Sequence[Plan]) -> Iterable[str]:
+    """Return the keys to begin a level with: what practitioners would try first."""
+    plain = [plan for plan in plans if not plan.options and not plan.pinning and plan.isa_ceiling is None]
+    plain = [plan for plan in plain if plan.fused_preprocessing and plan.allocator == "default"]
+    cores = max((plan.compute_threads for plan in plain), default=1)
+    if name == "system":
+        full = [plan for plan in plain if plan.compute_threads == cores]
+        return [plan.id for plan in full if plan.streams in {1, cores}]
+    before = next((state.levels[one] for one in ("application", "system") if one in state.levels), None)
+    if before is None:
+        return []
+    base = before.plan
+    if name == "application":
+        larger = [
+            base.with_(batch_sizes=plan.batch_sizes, queue_bound=plan.queue_bound)
+            for plan in plain
+            if plan.max_batch == 8
+        ]
+        return [plan.id for plan in larger[:1]]
+    found = []
+    for artifact, precision in sorted(state.allowed):
+        for plan in plain:
+            same = (plan.artifact, plan.precision) == (artifact, precision) and plan.runtime == base.runtime
+            if same and (plan.streams, plan.threads) == (base.streams, base.threads) and not plan.dynamic_batch:
+                if plan.max_batch in {1, base.max_batch}:
+                    found.append(plan.id)
+    return found
+
+
+def classify(state: State) -> None:
+    """Say what the service is bound by, from how it scaled over threads, streams and batch so far."""
+    speeds = {one.key: one.score for one in state.racing.ranking()}
+    plans = {key: state.lab.records[key].case.plan for key in speeds}
+    floats = {
+        key: plan for key, plan in plans.items() if (plan.artifact, plan.precision) == (state.artifact.sha256, "f32")
+    }
+    best_of = {
+        batch: max((speeds[key] for key, plan in floats.items() if (plan.max_batch > 1) == batch), default=None)
+        for batch in (False, True)
+    }
+    single, batched = best_of[False], best_of[True]
+    gain = None if single is None or batched is None else math.exp(batched - single)
+    latency = state.request.targets.objective == "latency" or state.request.service == "stream"
+    if gain is None:
+        bound, words = "unknown", "batches were not measured: whether weights or arithmetic limit it is unknown"
+    elif gain > MEMORY_BOUND:
+        bound, words = (
+            "memory",
+            f"batching gains {100 * (gain - 1):.0f} %: reading weights, or the cost of a call, limits it",
+        )
+    else:
+        bound, words = "compute", f"batching gains {100 * (gain - 1):+.0f} %: arithmetic limits it"
+    state.service |= {
+        "kind": "latency-oriented" if latency else "throughput-oriented",
+        "bound": bound,
+        "batching_gain": gain,
+        "words": words,
+    }
+    state.journal.add("service", dict(state.service))
+
+
+def resume(state: State) -> None:
+    """Take up what an interrupted run of the same job had measured: nothing is measured twice to search on."""
+    if not state.request.resume:
+        return
+    plans = {plan.id: plan for plan in state.space.plans}
+    scores: dict[str, dict[int, float]] = {}
+    for event in state.journal.events("block", run=state.journal.key.run):
+        document, plan = event.document, plans.get(event.plan)
+        if plan is None or not document["kept"] or document["case"] != plan.id:
+            continue
+        measured = msgspec.convert(document["measured"], Measured, strict=False)
+        record = state.lab.record(case_of(state, plan))
+        record.blocks.append(measured)
+        record.numbers.append(document["number"])
+        record.counters.append(msgspec.convert(document["counters"], Disturbance))
+        value = score(state, plan, measured)
+        if value > 0:
+            scores.setdefault(plan.id, {})[document["number"]] = math.log(value)
+    ledger = state.racing.ledger
+    for key, values in scores.items():
+        ledger.candidates[key] = Candidate(key, state.space.features(plans[key]), simplicity(plans[key]))
+        ledger.scores[key] = values
+    last = max((number for values in scores.values() for number in values), default=-1)
+    ledger.block = state.lab.next_block = max(state.lab.next_block, last + 1)
+
+
+def nothing_measured(state: State) -> WhetError:
+    """Return the error that says why not one plan could be measured."""
+    reasons = {record.failure for record in state.lab.records.values() if record.failure}
+    said = "; ".join(sorted(reasons)[:3]) or "no plan is legal here"
+    return PlanRefused(f"not one plan of {len(state.space.plans)} could be measured: {said}")
