@@ -70,6 +70,7 @@ class Graph:
         self.outputs: dict[str, Value] = {}
         self.constants: dict[str, Array] = {}
         self._names: set[str] = set()
+        self._final: dict[str, str] = {}
 
     def fresh(self, hint: str) -> str:
         """Return ``hint``, or ``hint.1``, ``hint.2``, ... where it is taken, and take it."""
@@ -136,11 +137,12 @@ class Graph:
     def output(self, name: str, value: Value) -> None:
         """Declare ``value`` an output called ``name`` (``name.1`` where taken). Call it after the last layer."""
         final = self.fresh(name)
-        made = any(value.name in node.outputs for node in self.nodes)
-        if not made or value.name in self.outputs:  # an input, a constant or an output already: give it a second name
-            self.nodes.append(Node("Identity", (value.name,), (final,), {}))
-        else:
+        if any(value.name in node.outputs for node in self.nodes):
             self.nodes = [_renamed(node, value.name, final) for node in self.nodes]
+            self._final[value.name] = final
+        else:  # an input, a constant or an output already: give it a second name
+            source = self._final.get(value.name, value.name)
+            self.nodes.append(Node("Identity", (source,), (final,), {}))
         self.outputs[final] = replace(value, name=final)
 
     def same_as(self, other: "Graph") -> bool:

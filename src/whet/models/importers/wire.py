@@ -163,8 +163,9 @@ def element_count(dims: Iterable[int], what: str) -> int:
         ModelError: a negative dimension, more than 32 dimensions, or more than :data:`MAX_ELEMENTS` elements.
     """
     shape = list(dims)
-    count = math.prod(shape) if len(shape) <= 32 and min(shape, default=0) >= 0 else -1
+    # Axes of size 0 do not excuse the others: numpy refuses a shape whose other axes overflow.
+    count = math.prod(d or 1 for d in shape) if len(shape) <= 32 and min(shape, default=0) >= 0 else -1
     if not 0 <= count <= MAX_ELEMENTS:
         said = f"{shape}" if len(shape) <= 32 else f"of {len(shape)} dimensions"
         raise ModelError(f"{what} claims a tensor {said}; the bound is 32 dimensions and {MAX_ELEMENTS} elements")
-    return count
+    return 0 if 0 in shape else count

@@ -165,8 +165,10 @@ def _inputs(root: Message, what: str) -> dict[str, tuple[int, ...]]:
 def _version(block: Message) -> int:
     if block.messages("layer"):
         return 0
-    kind = next(iter(block.scalars("type")), None)
-    return 1 if kind and not kind.quoted and kind.raw.upper() == kind.raw and kind.raw in V1_TYPES else 2
+    kinds = block.scalars("type")
+    if not kinds or kinds[-1].quoted:
+        return 2
+    return 1 if kinds[-1].raw in V1_TYPES else 2
 
 
 def _layer(block: Message, kind: str, name: str) -> Layer:

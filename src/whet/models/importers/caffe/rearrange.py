@@ -33,7 +33,7 @@ def slice_(c: Context, layer: Layer, values: Values) -> list[Value]:
     block, count = layer.param("slice_param"), len(layer.tops)
     axis = axis_of(block, "slice_dim" if "slice_dim" in block else "axis", 1, len(x.shape))
     size, points = x.shape[axis], block.integers("slice_point", 1)
-    if not points and size % max(count, 1) == 0:
+    if not points and count and size % count == 0:
         points = list(range(size // count, size, size // count))
     parts = [end - start for start, end in zip([0, *points], [*points, size], strict=True)]
     if len(parts) != count or min(parts) < 1:

@@ -85,7 +85,10 @@ def parse_blob(buffer: memoryview, what: str) -> Blob:
             doubles.append(value)
     if shape is None:
         shape = [legacy.get(axis, 0) for axis in range(1, 5)] if legacy else None
-    data = wire.numbers(floats, "<f4", what) if floats else wire.numbers(doubles, "<f8", what).astype(np.float32)
+    data = wire.numbers(floats, "<f4", what)
+    if doubles and not floats:
+        with np.errstate(over="ignore"):  # doubles past float32 become infinite, as in Caffe's own cast
+            data = wire.numbers(doubles, "<f8", what).astype(np.float32)
     if shape is None:
         shape = [len(data)]
     claimed = wire.element_count(shape, what)

@@ -9,8 +9,8 @@ from whet.models.importers.caffe2.netdef import NetDef, Operator
 from whet.models.importers.onnx_graph import Array
 from whet.models.importers.wire import element_count
 
-MAX_CONSTANT = 1 << 28
-"""Elements a ConstantFill may make: 1 GiB of float32 out of a few bytes."""
+MAX_CONSTANT = 1 << 24
+"""Elements a ConstantFill may make: 64 MiB of float32 out of a few bytes."""
 
 _STORED = ("GivenTensorFill", "GivenTensorIntFill", "GivenTensorInt64Fill", "GivenTensorDoubleFill")
 _RANDOM = ("XavierFill", "MSRAFill", "GaussianFill", "UniformFill")

@@ -338,7 +338,7 @@ DETECTORS = frozenset(
         "RoIAlign",
         "BoxWithNMSLimit",
         "BBoxTransform",
-        "CollectAndDistribute",
+        "If",
     )
 )
 """Operators of Detectron's nets, which branch on what they find."""
