@@ -143,6 +143,8 @@ class Tokens:
         lenders = [member for member in self._members if not member.wide]
         total = sum(member.weight for member in lenders)
         exact = {id(m): self.lendable * m.weight / total for m in lenders}
+        if not lenders:
+            return
         if len(lenders) > self.lendable:
             for member in lenders:
                 member.share = exact[id(member)]
