@@ -176,8 +176,9 @@ def _compare(
 def _refuse(report: VerifyReport) -> None:
     for comparison in report.comparisons:
         for name in comparison.failed:
+            found, sides = comparison.differences[name], f"{comparison.one} and {comparison.other}"
             raise ModelError(
-                f"output '{name}' differs by {comparison.differences[name]:.2g} between {comparison.one} and "
-                f"{comparison.other} at f32, more than the tolerance {comparison.tolerance:g}; the conversion is wrong, "
-                "or the net amplifies rounding (then raise --tolerance)"
+                f"output '{name}' differs by {found:.2g} between {sides} at f32, more than the tolerance "
+                f"{comparison.tolerance:g}; the conversion is wrong, or the net "
+                "amplifies rounding (then raise --tolerance)"
             )
