@@ -122,6 +122,7 @@ class Baseline(msgspec.Struct, frozen=True):
 
     name: str
     what: str = ""
+    reason: str | None = None
     batch: int | None = None
     callers: int | None = None
     trial: Trial | None = None
@@ -134,14 +135,42 @@ class Speedup(msgspec.Struct, frozen=True):
     over: dict[str, Number] = {}
 
 
+class LoadRun(msgspec.Struct, frozen=True):
+    """One open-loop measurement: requests per second that arrived, samples per second that were answered."""
+
+    qps: float
+    achieved_per_s: Number = None
+    failed: int | None = None
+    latency_ms: Latency | None = None
+
+
+class Load(msgspec.Struct, frozen=True):
+    """The chosen plan in an open loop; ``highest_qps`` is the highest rate tried that held the latency target."""
+
+    arrivals: str = ""
+    highest_qps: float | None = None
+    runs: list[LoadRun] = []
+
+    @property
+    def judged(self) -> LoadRun | None:
+        """The run that speaks for the plan: at the highest rate that held, else at the lowest that was tried."""
+        held = [run for run in self.runs if self.highest_qps is not None and run.qps <= self.highest_qps]
+        if held:
+            return max(held, key=lambda run: run.qps)
+        return min(self.runs, key=lambda run: run.qps, default=None)
+
+
 class Chosen(msgspec.Struct, frozen=True):
     """The plan that serves."""
 
     plan: dict[str, Any] = {}
     plan_id: str = ""
     label: str = ""
+    words: str = ""
     trial: Trial | None = None
     speedup: Speedup | None = None
+    accuracy: Accuracy | None = None
+    load: Load | None = None
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -224,6 +253,7 @@ class Noise(msgspec.Struct, frozen=True):
 
     floor: Number = None
     discarded_share: float | None = None
+    measuring_cpu_share: float | None = None
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -249,6 +279,7 @@ class Evidence(msgspec.Struct, frozen=True):
     host: dict[str, Any] = {}
     versions: dict[str, Any] = {}
     targets: dict[str, Any] = {}
+    data: dict[str, Any] = {}
     service: Service | None = None
     baselines: list[Baseline] = []
     trials: list[Trial] = []

@@ -22,6 +22,7 @@ def page(result: dict[str, Any]) -> Page:
         speed.pareto(evidence),
         speed.latency(evidence),
         scaling.scaling(evidence),
+        speed.load(evidence),
         speed.served(evidence),
         record.accuracy(evidence),
         record.layers(evidence),
@@ -52,6 +53,8 @@ def about(evidence: Evidence) -> Section:
     blocks = [Text(evidence.service.words)] if evidence.service and evidence.service.words else []
     if asked:
         blocks.append(Text("What was asked for:", asked))
+    if evidence.data.get("words"):
+        blocks.append(Text(f"Data: {evidence.data['words']}."))
     blocks.append(
         Text(
             "Intervals hold with 95 % confidence. Ratios come from blocks measured next to each other in random order, "

@@ -101,7 +101,7 @@ def roof(evidence: Evidence) -> Section:
 def advice(evidence: Evidence) -> Section:
     """What to do next, each with what was measured."""
     items = tuple(
-        each.words + (f" Measured: {plain(each.counterfactual)}." if each.counterfactual else "")
+        " ".join(filter(None, (each.words.rstrip(".") + ".", _measured(each.counterfactual))))
         for each in evidence.advice
     )
     blocks: tuple[Block, ...] = (Text("", items),) if items else (Text("Nothing stood out in this run.", tone="muted"),)
@@ -159,7 +159,11 @@ def host(evidence: Evidence) -> Section:
         blocks.append(_pairs("Host", evidence.host))
     noise = evidence.noise
     if noise is not None:
-        said = {"incumbent against itself": noise.floor, "share of blocks discarded": share(noise.discarded_share)}
+        said = {
+            "incumbent against itself": noise.floor,
+            "share of blocks discarded": share(noise.discarded_share),
+            "CPU of the measuring process, share of a core": share(noise.measuring_cpu_share),
+        }
         rows = tuple(
             cells(name, Cell(value) if isinstance(value, str) else Cell(quantity(value, digits=4), interval(value, 4)))
             for name, value in said.items()
@@ -177,6 +181,18 @@ def host(evidence: Evidence) -> Section:
             blocks.append(_pairs("What the runtime says it does", effective))
     lead = "Numbers belong to this host, these versions and this hour."
     return Section("host", "Host, versions, noise", lead, tuple(blocks) or missing())
+
+
+def _measured(counterfactual: dict[str, Any] | None) -> str:
+    """Return the measurement behind an advice in words; its direct pairs say more than an estimate over rounds."""
+    known = dict(counterfactual or {})
+    known.pop("plan_id", None)
+    paired = known.pop("paired", None)
+    if isinstance(paired, dict) and "value" in paired:
+        for name in ("ratio", "label"):
+            known.pop(name, None)
+        known = {"ratio in paired blocks": paired, **known}
+    return f"Measured: {plain(known)}." if known else "(No direct measurement.)"
 
 
 def _pairs(caption: str, found: Mapping[str, Any]) -> Table:

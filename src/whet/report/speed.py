@@ -22,10 +22,9 @@ def baselines(evidence: Evidence) -> Section:
     over = chosen.speedup.over if chosen and chosen.speedup else {}
     for each in evidence.baselines:
         rate = each.trial.rate if each.trial else None
-        rows.append(
-            cells(Cell(each.name, each.what), _at(each), *_speed(each.trial), Cell(ratio(over.get(each.name)),
-                  interval(over.get(each.name))))
-        )  # fmt: skip
+        faster = over.get(each.name)
+        against = Cell(ratio(faster), interval(faster)) if estimate(faster) else Cell("")
+        rows.append(cells(Cell(each.name, each.what), _at(each), *_speed(each.trial, each.reason), against))
         if rate is not None:
             drawn.append(Bar(each.name, rate, "other", _faster(over.get(each.name)), f"{each.what}\n{_at(each)}"))
     if chosen and chosen.trial:
@@ -151,6 +150,36 @@ def latency(evidence: Evidence) -> Section:
     return Section("latency", "Latency", lead, tuple(blocks) or missing())
 
 
+def load(evidence: Evidence) -> Section:
+    """The chosen plan in an open loop, at each rate that was tried."""
+    found = evidence.chosen.load if evidence.chosen else None
+    rows, strong = [], None
+    for index, run in enumerate(sorted(found.runs, key=lambda each: each.qps) if found else ()):
+        assert found is not None
+        times, count = run.latency_ms, run.latency_ms.count if run.latency_ms else None
+        strong = index if run is found.judged else strong
+        held = "" if found.highest_qps is None else "held" if run.qps <= found.highest_qps else "not held"
+        percentiles = [_percentile(getattr(times, name) if times else None, count) for name in ("p50", "p90", "p99")]
+        rows.append(
+            cells(_sortable(run.qps), _quantity(run.achieved_per_s), *percentiles,
+                  "" if run.failed is None else whole(run.failed), held if target_ms(evidence) is not None else "")
+        )  # fmt: skip
+    columns = (
+        Column("Requests", "/s", numeric=True), Column("Answered", "samples/s", numeric=True),
+        Column("p50", "ms", numeric=True), Column("p90", "ms", numeric=True), Column("p99", "ms", numeric=True),
+        Column("Failed", numeric=True), Column("Latency target"),
+    )  # fmt: skip
+    blocks: tuple[Block, ...] = missing()
+    if found is not None and rows:
+        words = "No rate that was tried holds the latency target." if target_ms(evidence) is not None else ""
+        if found.highest_qps is not None:
+            words = f"{number(found.highest_qps)} requests per second is the highest rate tried that holds the target."
+        table = Table("Random (Poisson) arrivals", columns, tuple(rows), strong)
+        blocks = (Text(words), table) if words else (table,)
+    lead = "The chosen plan when requests arrive by chance, whether or not earlier ones are answered."
+    return Section("load", "Under random arrivals", lead, blocks)
+
+
 def served(evidence: Evidence) -> Section:
     """The chosen plan behind real HTTP and gRPC."""
     rows = []
@@ -203,10 +232,10 @@ def _at(each: Baseline) -> str:
     return ", ".join(parts)
 
 
-def _speed(trial: Trial | None) -> tuple[Cell, Cell, Cell]:
+def _speed(trial: Trial | None, reason: str | None = None) -> tuple[Cell, Cell, Cell]:
     if trial is None or trial.status != "ok":
-        reason = trial.reason if trial and trial.reason else "not measured"
-        return Cell(reason, tone="muted"), Cell(""), Cell("")
+        said = reason or (trial.reason if trial else None) or "not measured"
+        return Cell(said, tone="muted"), Cell(""), Cell("")
     found = trial.latency_ms
     count = found.count if found else None
     p50, p99 = (found.p50, found.p99) if found else (None, None)

@@ -10,14 +10,14 @@ _THIN = "\u2009"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return ``value`` with so many significant digits, thousands apart: ``1 230``, ``12.3``, ``0.0123``."""
+    """Return ``value`` with so many significant digits, thousands apart, whole numbers whole: ``1 234``, ``0.0123``."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
     places = digits - 1 - math.floor(math.log10(abs(value)))
     rounded = round(value, places)
     if rounded and math.floor(math.log10(abs(rounded))) > math.floor(math.log10(abs(value))):
         places -= 1  # 9.996 became 10.00
-    return f"{rounded:,.{max(places, 0)}f}".replace(",", _THIN).replace("-", "\u2212")
+    return f"{value:,.{max(places, 0)}f}".replace(",", _THIN).replace("-", "\u2212")
 
 
 def whole(count: int) -> str:
