@@ -6,6 +6,8 @@ from whet.cli.show import console
 from whet.report import summary_tables, verdict_of
 from whet.report.page import Cell, Table
 
+BESIDE = 24
+"""Characters of detail that stand beside a value; longer ones are for the report, a terminal is narrow."""
 TONES = {"good": "green", "bad": "red", "muted": "dim"}
 
 
@@ -38,4 +40,5 @@ def _cell(cell: Cell) -> Any:
     from rich.text import Text
 
     text = Text(cell.text, style=TONES.get(cell.tone, ""))
-    return text.append(f"  {cell.detail}", style="dim") if cell.detail else text
+    shown = cell.detail if len(cell.detail) <= BESIDE else ""
+    return text.append(f"  {shown}", style="dim") if shown else text
