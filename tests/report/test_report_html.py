@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from whet.errors import BundleError
-from whet.report import render_html, render_markdown
+from whet.report import render_html, render_json, render_markdown
 from whet.report.words import number, points, quantity, ratio
 
 VOID = {"meta", "br"}
@@ -215,6 +215,17 @@ def test_values_at_the_edges_do_not_break_a_plot(sample):
     for plot in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ET.fromstring(plot)
         assert not re.search(r'="[^"]*(nan|inf)[^"]*"', plot)
+
+
+def test_numbers_that_are_none_count_as_not_measured(sample):
+    nothing = {"value": None, "low": None, "high": None}
+    sample["chosen"]["trial"]["rss_mb"] = float("nan")
+    sample["chosen"]["speedup"]["over"] = {"OpenVINO f32 defaults": nothing}
+    sample["noise"]["floor"] = {"value": float("inf"), "low": 0.9, "high": float("inf")}
+    text = render_html(sample)
+    assert "Memory" not in re.findall(r"<dt>(.*?)</dt>", text)
+    assert not re.search(r"\b(nan|inf)\b", visible(text).lower())
+    assert json.loads(render_json(sample))["noise"]["floor"]["value"] is None
 
 
 def test_a_percentile_without_enough_data_says_so(sample):

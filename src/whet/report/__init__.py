@@ -6,7 +6,7 @@ from typing import Any
 from whet.report.compare import compare
 from whet.report.html import to_html
 from whet.report.markdown import to_markdown
-from whet.report.model import load_evidence, read
+from whet.report.model import finite, load_evidence, read
 from whet.report.page import Table
 from whet.report.pages import page
 from whet.report.verdict import verdict
@@ -47,7 +47,7 @@ def render_json(result: dict[str, Any]) -> str:
         BundleError: the result is not of the shape of evidence.
     """
     read(result)
-    return json.dumps(result, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(finite(result), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def verdict_of(result: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
 
+from whet.report.model import finite
 from whet.report.page import Block, Cell, Column, Figure, Page, Plot, Section, Table, Text
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -127,5 +128,5 @@ def _cell(cell: Cell, column: Column, *, first: bool) -> str:
 
 def _embedded(page: Page) -> str:
     """Return the evidence as JSON that cannot end its script element, whatever a model is called."""
-    text = json.dumps(page.evidence, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(finite(page.evidence), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

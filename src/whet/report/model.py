@@ -317,7 +317,7 @@ def read(result: Any) -> Evidence:
         found = result.get("schema") if isinstance(result, dict) else type(result).__name__
         raise BundleError(f"the evidence has schema {found}, this Whet reads {SCHEMA}; optimize again")
     try:
-        return msgspec.convert(_without_nulls(result), type=Evidence)
+        return msgspec.convert(_without_nulls(finite(result)), type=Evidence)
     except msgspec.ValidationError as error:
         raise BundleError(f"the evidence is damaged: {error}; optimize again") from error
 
@@ -343,9 +343,25 @@ def load_evidence(bundle: Path) -> dict[str, Any]:
     return found
 
 
+def finite(value: Any) -> Any:
+    """Return plain values with every number that is none (NaN, infinite) as None, as JSON can hold them."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: _without_nulls(item) for key, item in value.items() if not _nothing(item)}
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
+
+
+def _nothing(item: Any) -> bool:
+    """Tell whether this is null, or an interval of null: both say "not measured"."""
+    if isinstance(item, dict) and "value" in item and item.keys() <= {"value", "low", "high"}:
+        return item["value"] is None
+    return item is None
