@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 import whet
+from whet.engine.environment import environment
 from whet.errors import OutputError, PlanRefused, WhetError
 from whet.host import Host, Placement, default_workers, place, read_host
 from whet.serve import control, logs, ports
@@ -24,6 +25,8 @@ from whet.serve.supervisor import Stage, Supervisor
 from whet.settings import ServeSettings, environ
 
 log = logging.getLogger(__name__)
+_OF_PLANS = {"ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "KMP_BLOCKTIME", "KMP_AFFINITY"}
+"""Variables that belong to plans."""
 _NO_PORT = contextlib.nullcontext(0)
 FRONT_FROM = 8
 """Cores from which one is left to a worker's event loop by default."""
@@ -109,16 +112,15 @@ def _place(settings: ServeSettings, host: Host, deployments: list[Deployment]) -
 
 def _environment(deployments: list[Deployment]) -> dict[str, str]:
     """Return the environment of workers: ours, and what the plans ask for; the first of plans that differ wins."""
-    try:
-        from whet.engine.environment import environment
-    except ImportError:
-        environment = lambda plan: {}
+    env = environ()
+    for name in _OF_PLANS & env.keys():  # a plan was measured without it
+        log.warning("%s=%s is not passed on to workers: their plans decide", name, env.pop(name))
     asked: dict[str, str] = {}
     for one in deployments:
         for name, value in environment(one.plan).items():
             if asked.setdefault(name, value) != value:
                 log.warning("model %s wants %s=%s; workers have %s already", one.name, name, value, asked[name])
-    return {**environ(), **asked}
+    return {**env, **asked}
 
 
 def _signals() -> asyncio.Future[int]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whet.engine.engine import Engine
-from whet.errors import NotFound, NotReady, WhetError
+from whet.errors import NotFound, NotReady
 from whet.models.artifact import Artifact, load_artifact
 from whet.serve.codes import known
 from whet.serve.deployment import LOADING, READY, UNAVAILABLE, UNLOADING, Deployment, version_order
@@ -191,5 +191,5 @@ class Repository:
                 log.warning("model %s version %s: requests were left when it closed", model.name, model.version)
             model.meter.absorb(model.engine.stats())
             await model.engine.close()
-        except WhetError as error:
-            log.warning("closing model %s version %s: %s", model.name, model.version, error)
+        except Exception as error:  # noqa: BLE001  (known() logs what is not of the tree)
+            log.warning("closing model %s version %s: %s", model.name, model.version, known(error))

@@ -102,6 +102,8 @@ def _list(source: Path, name: str) -> Iterator[tuple[str, str, Path]]:
     if _is_model(source):
         yield _checked(name or _name_of(source), source), "1", source
         return
+    if not source.is_dir():
+        recognise(source)  # raises, and says what it is instead
     root = source.resolve()
     children = [child for child in sorted(source.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     if name:
@@ -115,11 +117,12 @@ def _list(source: Path, name: str) -> Iterator[tuple[str, str, Path]]:
 
 def _versions(folder: Path, root: Path) -> list[tuple[str, str, Path]]:
     name = _checked(folder.name, folder)
-    numbered = [
-        child for child in sorted(folder.iterdir()) if child.is_dir() and re.fullmatch(r"[0-9]{1,18}", child.name)
-    ]
-    if numbered and not is_bundle(folder):
-        return [(name, str(int(child.name)), _model_in(_inside(child, root), root)) for child in numbered]
+    numbers = {
+        int(child.name): child for child in folder.iterdir() if child.is_dir() and _VERSION.fullmatch(child.name)
+    }
+    if numbers and not is_bundle(folder):
+        latest = max(numbers)
+        return [(name, str(latest), _model_in(_inside(numbers[latest], root), root))]
     try:
         return [(name, "1", _model_in(folder, root))]
     except ModelError:

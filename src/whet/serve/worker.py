@@ -25,6 +25,7 @@ import uvloop
 
 from whet.engine import open_engine
 from whet.engine.engine import Engine
+from whet.engine.environment import unmet
 from whet.engine.gate import CoreGate
 from whet.errors import AddressInUse, WhetError
 from whet.host import memory
@@ -41,7 +42,7 @@ from whet.serve.repository import Repository
 from whet.serve.rest import Rest
 from whet.serve.rpc import Rpc, listen, make_server
 from whet.serve.service import Service
-from whet.settings import ServeSettings, cache_folder
+from whet.settings import ServeSettings, cache_folder, environ
 
 log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -153,6 +154,8 @@ class Worker:
         return None
 
     async def _open_engine(self, artifact: Artifact, deployment: Deployment) -> Engine:
+        for lack in unmet(deployment.plan, environ()):
+            log.warning("model %s: the environment of its plan does not hold: %s", deployment.name, lack)
         gate = None
         if deployment.gate_cores:
             gate = self._gates.setdefault(deployment.gate_cores, CoreGate(deployment.gate_cores))
@@ -264,6 +267,9 @@ def main() -> None:
         os.set_inheritable(fd, False)  # else children of a runtime would hold the ports
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(socket.socket(fileno=args.http_fd), socket.socket(fileno=args.control_fd)))
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)  # a lane that hangs, or a runtime's own destructors, must not undo an end that was reached
 
 
 if __name__ == "__main__":
