@@ -38,8 +38,8 @@ FORMATS: tuple[Format, ...] = (
     Format("mxnet", "MXNet symbol and params", f"{_HERE}.mxnet", "own importer to ONNX"),
     Format("caffe2", "Caffe2 predict_net and init_net", f"{_HERE}.caffe2", "own importer to ONNX"),
     Format("tf-frozen", "TensorFlow frozen graph", f"{_HERE}.tf_frozen", "OpenVINO front end"),
-    Format("xgboost", "XGBoost JSON and UBJSON", f"{_HERE}.trees", "own importer to ONNX, ONNX Runtime only"),
-    Format("sklearn", "scikit-learn, XGBoost, LightGBM pickles", f"{_HERE}.sklearn_file", "skl2onnx", "sklearn"),
+    Format("trees", "XGBoost JSON and UBJSON, LightGBM text", f"{_HERE}.trees", "onnxmltools", "sklearn"),
+    Format("sklearn", "Pickles of scikit-learn, XGBoost, LightGBM", f"{_HERE}.sklearn_file", "skl2onnx", "sklearn"),
     Format("refused", "TensorRT plans, GGUF, safetensors, ...", f"{_HERE}.refused", "recognised and refused"),
 )
 """In the order in which they are asked: stricter sniffers first."""
@@ -100,11 +100,15 @@ def import_model(path: Path, options: Options, store: Path, limits: Limits | Non
     with _workdir(store) as workdir:
         request = worker.encode(worker.Request(str(path), row, options, workdir))
         settled = worker.answer(
-            isolated.call(f"{_HERE}.worker:run", request, limits or Limits(), _ENVIRONMENT.get(row.name))
+            isolated.call(
+                f"{_HERE}.worker:run", request, limits or _LIMITS.get(row.name, Limits()), _ENVIRONMENT.get(row.name)
+            )
         )
         return _sealed(path, row, settled, store, options.preprocess)
 
 
+_LIMITS = {"paddle-pir": Limits(seconds=2400.0)}
+"""Where the usual time is too short: the first PIR import builds its converter's environment."""
 _ENVIRONMENT = {"keras": {"KERAS_BACKEND": "openvino"}}
 """Variables a library reads while it is imported, by format."""
 

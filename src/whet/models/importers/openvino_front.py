@@ -1,6 +1,5 @@
 """What every format shares that OpenVINO's front ends read: conversion errors in our words, port names, f32 IR."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,7 @@ from whet.errors import ModelError, Unsupported
 from whet.models.artifact import ImageInput
 from whet.models.importers.base import Converted
 from whet.models.importers.isolated import one_line
-from whet.models.importers.reference import load_openvino, port_name
-
-_UNCONVERTED = (
-    re.compile(r"No conversion rule found for operations: (?P<ops>[^\n]+)"),
-    re.compile(r"No translator found for (?P<ops>\S+) node"),
-    re.compile(r"^-- (?P<ops>\S+) with a message", re.MULTILINE),
-    re.compile(r"not supported ONNX operations: (?P<ops>[^\n]+)"),
-)
+from whet.models.importers.reference import load_openvino, port_name, unconverted
 
 
 def read_ir(convert: Callable[[], Any], path: Path, kind: str) -> Any:
@@ -51,15 +43,6 @@ def read_ir(convert: Callable[[], Any], path: Path, kind: str) -> Any:
         raise ModelError(f"{path}: the converted model has no outputs")
     name_ports(model)
     return model
-
-
-def unconverted(message: str) -> tuple[str, ...]:
-    """Return the operators a front end's message says it has no rule for, in order, each once."""
-    found: dict[str, None] = {}
-    for pattern in _UNCONVERTED:
-        for match in pattern.finditer(message):
-            found.update(dict.fromkeys(name.strip() for name in match["ops"].split(",") if name.strip()))
-    return tuple(found)
 
 
 def name_ports(model: Any) -> None:

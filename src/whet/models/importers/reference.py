@@ -3,6 +3,7 @@
 OpenVINO would pick bf16 by itself on a CPU that has it, so precision is always said.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,14 @@ _ORT_TYPES = {
     "string": "BYTES",
     **{f"{kind}{bits}": f"{kind.upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
+
+
+_UNCONVERTED = (
+    re.compile(r"No conversion rule found for operations: (?P<ops>[^\n]+)"),
+    re.compile(r"No translator found for (?P<ops>\S+) node"),
+    re.compile(r"^-- (?P<ops>\S+) with a message", re.MULTILINE),
+    re.compile(r"not supported ONNX operations: (?P<ops>[^\n]+)"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,9 @@ def open_openvino(model: Any, inputs: Sequence[str] = (), outputs: Sequence[str]
     try:
         compiled = ov.Core().compile_model(str(model) if isinstance(model, Path) else model, "CPU", settings)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise ModelError(f"OpenVINO cannot open it: {one_line(error)}") from error
+        lacking = unconverted(str(error))
+        reason = f"it has no {', '.join(lacking)}" if lacking else one_line(error)
+        raise ModelError(f"OpenVINO cannot open it: {reason}") from error
     takes = _specs(compiled.inputs, inputs)
     gives = _specs(compiled.outputs, outputs)
     unranked = frozenset(
@@ -136,6 +147,15 @@ def _specs(ports: Sequence[Any], names: Sequence[str]) -> tuple[TensorSpec, ...]
 def _owned(value: Array) -> Any:
     """Return what OpenVINO takes: strings as an array of str, the rest C-contiguous."""
     return value.astype(str) if value.dtype == object else np.ascontiguousarray(value)
+
+
+def unconverted(message: str) -> tuple[str, ...]:
+    """Return the operators that OpenVINO's message says it has no rule for, in order, each once."""
+    found: dict[str, None] = {}
+    for pattern in _UNCONVERTED:
+        for match in pattern.finditer(message):
+            found.update(dict.fromkeys(name.strip() for name in match["ops"].split(",") if name.strip()))
+    return tuple(found)
 
 
 def openvino_spec(port: Any, name: str = "") -> TensorSpec:
