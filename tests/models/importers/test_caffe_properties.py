@@ -182,7 +182,7 @@ def lrn(net, name):
     size, alpha, beta, k = rng.choice((1, 3, 5)), rng.uniform(0.1, 2), rng.uniform(0.25, 1), rng.choice((1.0, 2.0))
     half, squares = size // 2, x * x
     params = f"local_size: {size} alpha: {alpha} beta: {beta}"
-    if rng.random() < 0.5 or x.ndim != 4:
+    if rng.random() < 0.5:
         total = sum(
             np.pad(squares, [(0, 0), (half, half)] + [(0, 0)] * (x.ndim - 2))[:, i : i + x.shape[1]]
             for i in range(size)
@@ -386,7 +386,7 @@ def grow(net, name, kind):
     x = net.tensors[name]
     if x.ndim < 2 or x.ndim > 6 or x.size > 4000:
         return name
-    if kind in (*IMAGES, *SPREAD, *NORMS) and x.ndim != 4:
+    if kind in (*IMAGES, *SPREAD, *NORMS, "LRN") and x.ndim != 4:
         return name
     if kind in IMAGES:
         return spatial_layer(net, name, kind)[0]

@@ -171,7 +171,13 @@ def batch_norm(g: Graph, x: Value, statistics: Sequence[Array], epsilon: float) 
 
 def lrn(g: Graph, x: Value, size: int, alpha: float, beta: float, k: float) -> Value:
     """``LRN`` across channels: ``x / (k + alpha / size * sum of squares over size channels) ** beta``."""
-    return g.op("LRN", [x], x.shape, size=size, alpha=float(alpha), beta=float(beta), bias=float(k))
+    if len(x.shape) != 4:
+        raise ModelError(f"{g.where} normalises images [N, C, H, W] across channels but gets {x}")
+    if k == int(k) or k < 0:
+        return g.op("LRN", [x], x.shape, size=size, alpha=float(alpha), beta=float(beta), bias=float(k))
+    # OpenVINO's CPU plugin takes the whole part of the bias only, so a broken one is moved out of the operation.
+    y = g.op("LRN", [x], x.shape, size=size, alpha=float(alpha / k), beta=float(beta), bias=1.0)
+    return g.op("Mul", [y, g.constant(k**-beta, "bias")], x.shape)
 
 
 def dense(g: Graph, x: Value, weight: Array, bias: Array | None, axis: int = 1) -> Value:
