@@ -80,7 +80,10 @@ def picture(side=16, **more):
     return ImageInput("pixels", side, side, **{"mean": (120.0, 110.0, 100.0), "scale": (60.0, 61.0, 62.0), **more})
 
 
-def pictures(store, post=(OutputStep("scores", "softmax"), OutputStep("scores", "top_k", k=2)), **more):
+BEST_TWO = (OutputStep("scores", "softmax"), OutputStep("scores", "top_k", k=2))
+
+
+def pictures(store, post=BEST_TWO, **more):
     return conv(store, images=(picture(**more),), post=post)
 
 
@@ -131,7 +134,10 @@ def brittle(store):
     return save(store, model, described([TensorSpec("x", "FP32", (-1, -1))], [TensorSpec("y", "FP32", (-1, 2, 4))]))
 
 
-def fake(inputs=(TensorSpec("x", "FP32", (-1, 4)),), outputs=(TensorSpec("y", "FP32", (-1, 4)),), **more):
+X, Y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1, 4))
+
+
+def fake(inputs=(X,), outputs=(Y,), **more):
     """An artifact for the fake runtime; nothing on disk."""
     return Artifact(Path(), "fake", "fake", "fa" * 32, tuple(inputs), tuple(outputs), **{"batched": True, **more})
 

@@ -12,8 +12,8 @@ seconds and carries out what they say.
   the next one.
 * **Deadlines.** A request is refused on arrival when the measured service times say that its deadline cannot be met,
   and later when the deadline passes, or can no longer be met, before its batch starts. After :data:`PROBE_AFTER`
-  such refusals in a row an idle engine admits one regardless, to measure anew, so that a single slow batch cannot
-  refuse everybody for ever.
+  such refusals in a row an idle engine admits one regardless, to measure anew: a single slow batch cannot refuse
+  everybody for ever.
 * **Whole.** A request that fits a batch is never cut; a larger one is cut into full batches and a rest that shares.
 """
 
@@ -27,6 +27,8 @@ from whet.errors import DeadlineExceeded, QueueFull, TooLarge
 
 PROBE_AFTER = 16
 """Refusals by estimate in a row after which one request is admitted to an idle engine regardless."""
+SLACK_S = 0.002
+"""How late a wake-up may come, seconds: a window ends this much before a waiting deadline would be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class Batcher:
             heir = flying[lanes - 1]
             heir.expected_end = now + self.costs.typical(heir.size)
         if seconds is not None:
+            if any(piece.request.probe for piece in batch.pieces):
+                self.costs.forget()
             self.costs.observe(batch.size, seconds)
             self._refusals = 0
         return [piece for piece in batch.pieces if piece.request.state != SETTLED]
@@ -289,4 +293,4 @@ class Batcher:
         return now >= self.queue.oldest() + self.limits.window_s or now >= self._latest_start()
 
     def _latest_start(self) -> float:
-        return self.queue.tightest - self.costs.likely(self._size_for[min(self.queue.rows, self._max)])
+        return self.queue.tightest - self.costs.likely(self._size_for[min(self.queue.rows, self._max)]) - SLACK_S

@@ -31,6 +31,11 @@ class ServiceTimes:
         self._means[size] = mean + MEAN_GAIN * error
         self._spreads[size] += SPREAD_GAIN * (abs(error) - self._spreads[size])
 
+    def forget(self) -> None:
+        """Drop what was learnt: the next measurement stands alone."""
+        self._means.clear()
+        self._spreads.clear()
+
     def typical(self, size: int) -> float:
         """Return the expected compute time of a batch of ``size`` rows, seconds."""
         mean = self._means.get(size)

@@ -38,7 +38,7 @@ _LIBRARY_FOLDERS = (
 
 @cache
 def isa_ceilings() -> tuple[str, ...]:
-    """Return the ceilings that mean something on this host, lowest first; none off x86, where the names do not apply."""
+    """Return the ceilings that mean something on this host, lowest first; none off x86."""
     from whet.host.topology import read_host
 
     processor = read_host().processor
