@@ -119,7 +119,7 @@ class Verdict:
     def __str__(self) -> str:
         said = (
             f"{self.metric} {self.parent:.4f} -> {self.value:.4f}, drop {self.drop.value:+.4f} "
-            f"[{self.drop.low:+.4f}, {self.drop.high:+.4f}] over {self.items} items: {self.verdict} of {self.max_drop:g}"
+            f"[{self.drop.low:+.4f}, {self.drop.high:+.4f}] over {self.items} items: {self.verdict} ({self.max_drop:g})"
         )
         return said + (f"; {self.needs} items would tell" if self.needs else "")
 
@@ -175,7 +175,7 @@ def item_scores(metric: Metric, outputs: Mapping[str, Array], reference: Array |
     if metric.name == "agreement":
         assert isinstance(reference, Mapping)
         parent = reference[metric.output].reshape(scores.shape)
-        return (scores.argmax(axis=1) == parent.argmax(axis=1)).astype(np.float64)
+        return _ones(scores.argmax(axis=1) == parent.argmax(axis=1))
     labels = np.asarray(reference, dtype=np.int64)
     if labels.size and not (labels.min() >= 0 and labels.max() < scores.shape[1]):
         raise DataError(
@@ -183,9 +183,14 @@ def item_scores(metric: Metric, outputs: Mapping[str, Array], reference: Array |
             f"0..{scores.shape[1] - 1}; give class indices that start at 0"
         )
     if metric.name == "top1":
-        return (scores.argmax(axis=1) == labels).astype(np.float64)
+        return _ones(scores.argmax(axis=1) == labels)
     five = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    return (five == labels[:, None]).any(axis=1).astype(np.float64)
+    return _ones((five == labels[:, None]).any(axis=1))
+
+
+def _ones(hits: Any) -> Scores:
+    """Return 1 where it hit, else 0."""
+    return np.asarray(hits, dtype=np.float64)
 
 
 def noise_to_signal(output: Array, parent: Array) -> Scores:
@@ -194,7 +199,7 @@ def noise_to_signal(output: Array, parent: Array) -> Scores:
     b = np.asarray(parent, dtype=np.float64).reshape(len(parent), -1)
     noise, signal = np.square(a - b).sum(axis=1), np.square(b).sum(axis=1)
     ratio = np.divide(noise, signal, out=np.where(noise > 0, 1.0, 0.0), where=signal > 0)
-    return np.nan_to_num(ratio, nan=np.inf, posinf=np.inf)
+    return np.asarray(np.nan_to_num(ratio, nan=np.inf, posinf=np.inf), dtype=np.float64)
 
 
 def decibel(ratio: float) -> float | None:

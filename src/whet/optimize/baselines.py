@@ -28,22 +28,13 @@ def define(state: State) -> list[Baseline]:
     """Return the baselines of this model, measured or with the reason why one is not."""
     wanted = state.request.runtimes
     found = [_own(state), _onnxruntime(state)]
-    for hint in ("throughput", "latency"):
-        found.append(
-            _baseline(
-                state,
-                "openvino",
-                f"OpenVINO f32 {hint.upper()} defaults",
-                f"compile_model with PERFORMANCE_HINT={hint.upper()}, f32, nothing else; ready-made tensors",
-                _bare(state),
-                {"defaults": hint},
-            )
-        )
+    found += [_openvino(state, hint) for hint in ("throughput", "latency")]
     return [one for one in found if not wanted or not one.plans or one.plans[0].runtime in wanted]
 
 
 def measure(state: State, seconds: float, tell: Callable[[str], None]) -> None:
     """Find the best of batch x callers of each baseline with one short block each."""
+    state.lab.ready([one.plans[0] for one in state.baselines if one.plans])
     for baseline in state.baselines:
         for plan in baseline.plans:
             tell(baseline.name)
@@ -59,7 +50,7 @@ def measure(state: State, seconds: float, tell: Callable[[str], None]) -> None:
             baseline.reason = ""
 
 
-def _baseline(  # noqa: PLR0913  (a row of a table)
+def _baseline(
     state: State, runtime: str, name: str, what: str, artifact: Artifact, options: dict[str, str]
 ) -> Baseline:
     if runtime not in available_runtimes():
@@ -76,6 +67,11 @@ def _baseline(  # noqa: PLR0913  (a row of a table)
     sizes = [(1, 8), (1,)] if artifact.batched else [(1,)]
     plans = tuple(plan.with_(batch_sizes=one) for one in sizes)
     return Baseline(name, what, plans, handicaps=tuple(state.artifact.notes))
+
+
+def _openvino(state: State, hint: str) -> Baseline:
+    what = f"compile_model with PERFORMANCE_HINT={hint.upper()}, f32, nothing else; ready-made tensors"
+    return _baseline(state, "openvino", f"OpenVINO f32 {hint.upper()} defaults", what, _bare(state), {"defaults": hint})
 
 
 def _onnxruntime(state: State) -> Baseline:
@@ -155,6 +151,7 @@ def _own(state: State) -> Baseline:
 
 def forget(state: State) -> None:
     """Remove what was only copied to be compared with."""
+    state.lab.ready([one.plans[0] for one in state.baselines if one.plans])
     for baseline in state.baselines:
         for plan in baseline.plans:
             if plan.artifact != state.artifact.sha256:

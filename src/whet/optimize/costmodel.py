@@ -29,6 +29,9 @@ MAIN: dict[str, float] = {
     "fused": 0.07,
     "window": 0.02,
     "allocator": 0.05,
+    "CPU_DENORMALS_OPTIMIZATION": 0.02,
+    "ENABLE_CPU_RESERVATION": 0.02,
+    "denormals_as_zero": 0.02,
 }
 OTHER = 0.08
 """An axis that is not listed: a switch of some runtime."""
@@ -112,14 +115,14 @@ class CostModel:
 def _encode(values: Sequence[str | float | None]) -> NDArray[Any]:
     """Return numbers as logarithms (floats), names as codes (integers)."""
     if all(isinstance(value, float) for value in values):
-        return np.log2(np.asarray(values, dtype=np.float64))
+        return np.asarray(np.log2(np.asarray(values, dtype=np.float64)))
     codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
     return np.asarray([codes[value] for value in values], dtype=np.int64)
 
 
 def _same(values: NDArray[Any], one: Any) -> Floats:
     if values.dtype == np.int64:
-        return (values == one).astype(np.float64)
+        return np.asarray(values == one, dtype=np.float64)
     return np.asarray(np.exp(-np.abs(values - one) / REACH))
 
 

@@ -102,9 +102,7 @@ def open_data(source: str, artifact: Artifact) -> Dataset:
     path = Path(source)
     if path.is_dir():
         dataset = _images(path, artifact)
-    elif path.suffix == ".npy" and path.exists():
-        dataset = _arrays(path, _load(path), artifact)
-    elif path.suffix == ".npz" and path.exists():
+    elif (path.suffix == ".npy" and path.exists()) or (path.suffix == ".npz" and path.exists()):
         dataset = _arrays(path, _load(path), artifact)
     elif ":" in source and not path.exists():
         dataset = _function(source, artifact)
@@ -335,11 +333,12 @@ def resolve(source: str) -> Callable[..., Any]:
 
 def _images(folder: Path, artifact: Artifact) -> Dataset:
     table = folder / "labels.tsv"
+    labels: Array | None
     if table.is_file():
         files, labels, columns = _table(table)
     else:
         files, labels = _class_folders(folder, artifact)
-        columns = {}
+        columns = dict[str, Array]()
     if not files:
         raise DataError(f"folder {folder} holds no image ({', '.join(sorted(SUFFIXES))}); give class folders of images")
     if len(artifact.images) != 1 or len(artifact.inputs) != 1:

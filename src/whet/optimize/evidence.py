@@ -11,7 +11,7 @@ import numpy as np
 from whet.optimize.accuracy import Verdict
 from whet.optimize.finals import compare
 from whet.optimize.lab import Case, Record, paired
-from whet.optimize.space import LEVELS
+from whet.optimize.space import LEVELS, Level
 from whet.optimize.state import Baseline, State
 from whet.plan import Plan
 from whet.stats import Interval, Samples, bootstrap, paired_ratio
@@ -77,7 +77,7 @@ def _of(found: Interval | None) -> dict[str, float] | None:
 
 def versions(state: State) -> dict[str, str]:
     """Return versions of Whet and of the runtimes that were measured."""
-    import importlib.metadata as metadata
+    from importlib import metadata
 
     found = {"whet": metadata.version("whet")} if _installed("whet") else {}
     found |= {name: able.version for name, able in state.runtimes.items()}
@@ -88,7 +88,7 @@ def versions(state: State) -> dict[str, str]:
 
 
 def _installed(name: str) -> bool:
-    import importlib.metadata as metadata
+    from importlib import metadata
 
     try:
         metadata.version(name)
@@ -290,14 +290,14 @@ def _ablation(state: State) -> list[dict[str, Any]]:
     if state.chosen is None or state.finals_from is None:
         return []
     today = next((one for one in measured if not one.name.startswith("OpenVINO")), measured[0] if measured else None)
-    steps: list[tuple[str, str, Case]] = []
+    steps: list[tuple[str, Level, Case]] = []
     if today is not None and today.best is not None:
         steps.append((f"today: {today.name}", "system", today.best))
-    for name in LEVELS[:2]:
-        if name in state.levels:
-            steps.append((state.label(state.levels[name].plan), name, state.levels[name]))
+    levels = ((name, state.levels[name]) for name in LEVELS[:2] if name in state.levels)
+    steps.extend((state.label(case.plan), name, case) for name, case in levels)
     steps.append((state.label(state.chosen.plan), "algorithm", state.chosen))
-    rows, before = [], None
+    rows: list[dict[str, Any]] = []
+    before: Case | None = None
     for words, name, case in steps:
         if before is not None and before.key == case.key:
             continue

@@ -136,16 +136,15 @@ def climb(state: State) -> None:
             state.refuse(what, NO_DATA)
         return
     base = gate.parent_plan()
-    floats = [one for one in ("bf16",) if _honoured(state, base.runtime, one)]
-    for precision in floats:
+    for precision in _floats(state, base.runtime):
         gate.admits(state.artifact.sha256, base.with_(precision=precision), f"{base.runtime} {precision}")
     if state.artifact.precision in {"int8", "mixed"}:
         state.refuse("int8", f"the model's weights are {state.artifact.precision} already")
     else:
         for family, runtime in (("ptq", "openvino"), ("ort", "onnxruntime")):
-            _climb(state, gate, family, runtime, floats)
+            _climb(state, gate, family, runtime)
         if state.service.get("bound") == "memory":
-            _climb(state, gate, "weights", "openvino", floats)
+            _climb(state, gate, "weights", "openvino")
         else:
             state.refused.append(
                 Refusal("int8-weights", "the net is not memory-bound here: smaller weights save nothing")
@@ -153,11 +152,12 @@ def climb(state: State) -> None:
     build_space(state)
 
 
-def _honoured(state: State, runtime: str, precision: str) -> bool:
-    return precision in state.runtimes[runtime].precisions
+def _floats(state: State, runtime: str) -> list[str]:
+    """Return the precisions below f32 that a runtime honours here."""
+    return [one for one in ("bf16",) if one in state.runtimes[runtime].precisions]
 
 
-def _climb(state: State, gate: Gate, family: str, runtime: str, floats: list[str]) -> None:
+def _climb(state: State, gate: Gate, family: str, runtime: str) -> None:
     """Try the rungs of one family until one holds the floor."""
     if runtime not in state.runtimes:
         return
@@ -181,13 +181,13 @@ def _climb(state: State, gate: Gate, family: str, runtime: str, floats: list[str
             images=bool(product.images),
             runtimes=rung.runtimes,
             parent=False,
-            precisions=("f32", *floats),
+            precisions=("f32", *_floats(state, runtime)),
         )
         state.variants.append(variant)
         plan = gate.parent_plan().with_(artifact=product.sha256, runtime=runtime, options=(), dynamic_batch=False)
         verdict = gate.admits(product.sha256, plan, rung.name)
         if verdict is not None and verdict.passes:
-            for precision in floats:
+            for precision in _floats(state, runtime):
                 gate.admits(product.sha256, plan.with_(precision=precision), f"{rung.name}+{precision}")
             return
         if verdict is not None and verdict.verdict == "not enough data":

@@ -120,7 +120,7 @@ class Journal:
             query, arguments = f"{query} and kind in ({','.join('?' * len(kinds))})", [*arguments, *kinds]
         with self._errors():
             rows = self._connection.execute(f"{query} order by id", arguments).fetchall()
-        return [Event(*row[:5], document=msgspec.json.decode(row[5])) for row in rows]
+        return [Event(at, by, sha, plan, kind, msgspec.json.decode(text)) for at, by, sha, plan, kind, text in rows]
 
     def export(self, path: Path) -> None:
         """Write this run's events to ``path``, one JSON document a line.

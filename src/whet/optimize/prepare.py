@@ -19,7 +19,7 @@ from whet.optimize.pool import Pool, materialise
 from whet.optimize.probe import capabilities
 from whet.optimize.request import OptimizeRequest, Progress, Status
 from whet.optimize.search import Budget, Racing
-from whet.optimize.space import Refusal, Room, Variant, build
+from whet.optimize.space import Room, Variant, build
 from whet.optimize.state import Clock, Data, State
 from whet.optimize.trial import Bench
 

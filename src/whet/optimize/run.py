@@ -61,10 +61,10 @@ def search(state: State) -> None:
     stages.baselines(state)
     stages.resume(state)
     for level in ("system", "application"):
-        stages.level(state, level, state.clock.until(stages.SHARES[level]))
+        stages.level(state, level, stages.seconds_for(state, level))
     stages.classify(state)
     gate.climb(state)
-    stages.level(state, "algorithm", state.clock.until(stages.SHARES["algorithm"]))
+    stages.level(state, "algorithm", stages.seconds_for(state, "algorithm"))
     finals.hold(state)
     finals.under_load(state)
 
@@ -97,7 +97,7 @@ def verdict(document: dict[str, object]) -> str:
     chosen = document["chosen"]
     assert isinstance(chosen, dict)
     speed = chosen["trial"]["throughput_per_s"]
-    words = f"{chosen['words']}: {speed['value']:.0f}/s" if speed else str(chosen["words"])
+    words = f"{chosen['label']}: {speed['value']:.0f}/s" if speed else str(chosen["label"])
     ratios = {name: one for name, one in chosen["speedup"]["over"].items() if one is not None}
     said = [f"{one['value']:.2f}x [{one['low']:.2f}, {one['high']:.2f}] {name}" for name, one in ratios.items()]
     return f"{words}; {', '.join(said)}" if said else words

@@ -180,15 +180,17 @@ class Racing:
         self.explore = explore
         self._seeds = [key for key in dict.fromkeys(seeds) if key in self.ledger.candidates]
         self._start_s = 0.0
+        self._must = 1
         self._asked: Round | None = None
         self._dearer = 1.0
         self._known: tuple[CostModel, dict[str, int]] | None = None
 
-    def extend(self, candidates: Iterable[Candidate], seconds: float, seeds: Sequence[str] = ()) -> None:
-        """Add candidates and start a new leg of the race that may spend ``seconds`` more."""
+    def extend(self, candidates: Iterable[Candidate], seconds: float, seeds: Sequence[str] = (), must: int = 1) -> None:
+        """Add candidates and start a new leg of the race that may spend ``seconds`` more; ``must`` seeds run anyhow."""
         for one in candidates:
             self.ledger.candidates.setdefault(one.key, one)
         self._seeds = [key for key in dict.fromkeys(seeds) if key in self.ledger.candidates]
+        self._must = must
         self._start_s = self.ledger.spent_s
         self.limit_s = self._start_s + seconds
 
@@ -219,7 +221,7 @@ class Racing:
         seeds = [key for key in self._seeds if key not in self.ledger.scores and key not in self.ledger.failed]
         self._seeds = []
         if seeds:
-            return self._fit(incumbent, seeds, left, least=1)
+            return self._fit(incumbent, seeds, left, least=self._must)
         if not ranking:
             fresh = [key for key in self.ledger.candidates if key not in self.ledger.failed]
             return self._fit([], fresh[: self.width], left, least=1) if fresh and left > 0 else None
@@ -289,7 +291,7 @@ def _above(z: float) -> float:
 def _expected_gain(ahead: Floats) -> Floats:
     """Return E[max(0, N(ahead, 1))], the expected improvement in units of the spread."""
     density = np.exp(-np.square(ahead) / 2) / math.sqrt(2 * math.pi)
-    return ahead * np.asarray([_above(float(z)) for z in ahead]) + density
+    return np.asarray(ahead * np.asarray([_above(float(z)) for z in ahead]) + density)
 
 
 class Exhaustive:

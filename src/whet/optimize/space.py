@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from whet.engine.base import Capabilities
 from whet.plan import Plan, Targets
@@ -17,6 +17,8 @@ LADDERS: dict[int, tuple[int, ...]] = {1: (1,), 2: (1, 2), 4: (1, 4), 8: (1, 2, 
 """Sizes compiled for a largest batch: each at most four times the one before, so padding never wastes much more than
 half of a batch, and few enough that compiling and memory stay small."""
 WINDOWS_MS = (0.0, 2.0)
+BF16_CEILINGS = frozenset({"AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10_1_512_AMX"})
+"""Instruction-set ceilings that leave bf16 arithmetic in."""
 GAIN_OF_BATCHING = 4.0
 """A batch of B takes at least ``B / GAIN_OF_BATCHING`` times as long as one sample; used to rule out, never to rank."""
 Level = Literal["system", "application", "algorithm"]
@@ -130,9 +132,9 @@ class Space:
 
 
 def label(plan: Plan, variant: str) -> str:
-    """Return a short name for tables: ``openvino int8 2x1 b8``."""
-    weights = variant if plan.precision == "f32" else f"{variant}+{plan.precision}" if variant != "f32" else "bf16"
-    if variant == "f32" and plan.precision != "f32":
+    """Return a short name for tables: ``openvino int8+bf16 2x1 b8``."""
+    weights = variant if plan.precision == "f32" else f"{variant}+{plan.precision}"
+    if variant == "f32":
         weights = plan.precision
     parts = [plan.runtime, weights, f"{plan.streams}x{plan.threads}", f"b{plan.max_batch}"]
     parts += ["dynamic"] if plan.dynamic_batch else []
@@ -185,7 +187,7 @@ def build(variants: Sequence[Variant], runtimes: Mapping[str, Capabilities], roo
 
 
 def simplicity(plan: Plan) -> tuple[float, ...]:
-    """Order of preference among equals: fewer cores, smaller batches, fewer compilations, fewer switches off default."""
+    """Order of preference among equals: fewer cores, smaller batches, fewer compilations, fewer switches."""
     switches = len(plan.options) + sum(
         (
             plan.pinning,
@@ -218,12 +220,14 @@ def _plans(
         if precision not in able.precisions:
             refusals[f"{runtime} at {precision}", f"{runtime} does not honour {precision} on this host"] += 1
     precisions = [one for one in dict.fromkeys(("f32", *variant.precisions)) if one in able.precisions]
+    switches = list(_switches(runtime, variant, able, room, refusals))
     axes = itertools.product(precisions, shapes(room, targets), _batching(variant, room, targets, refusals))
-    for (precision, (streams, threads), (sizes, dynamic, window)), switches in itertools.product(
-        axes, list(_switches(runtime, variant, able, room, refusals))
-    ):
-        if switches["pinning"] and streams * threads < min(room.cores, room.physical):
+    for (precision, (streams, threads), (sizes, dynamic, window)), switch in itertools.product(axes, switches):
+        if switch["pinning"] and streams * threads < min(room.cores, room.physical):
             refusals["pinning part of the budget", "pinned threads cannot move off a busy core; the mask suffices"] += 1
+            continue
+        if precision == "bf16" and switch["isa_ceiling"] not in {None, *BF16_CEILINGS}:
+            refusals["bf16 below its instruction set", "a ceiling without bf16 instructions cannot compute it"] += 1
             continue
         yield Plan(
             artifact=variant.artifact,
@@ -235,7 +239,7 @@ def _plans(
             dynamic_batch=dynamic,
             batch_window_ms=window,
             queue_bound=max(256, 16 * sizes[-1]),
-            **switches,
+            **switch,
         )
 
 
@@ -273,13 +277,13 @@ def _batching(
 
 def _switches(
     runtime: str, variant: Variant, able: Capabilities, room: Room, refusals: Counter[tuple[str, str]]
-) -> Iterator[dict[str, object]]:
+) -> Iterator[dict[str, Any]]:
     """Yield the cross product of a runtime's own switches."""
     pinning = (False, True) if able.pinning else (False,)
     if not able.pinning:
         refusals[f"pinning in {runtime}", f"{runtime} does not pin its threads"] += 1
     fused = (True, False) if variant.images and able.fuses_images else (True,)
-    ceilings: Iterable[str | None] = (None, *able.isa_ceilings[:-1])
+    ceilings: Iterable[str | None] = (None, *(one for one in able.isa_ceilings[:-1] if one != "SSE41"))
     # Options without values are free-form, and "defaults" hands every choice to the runtime: neither is a knob to turn.
     knobs = {name: values for name, values in sorted(able.options.items()) if values and name != "defaults"}
     options = [[(name, value) for value in values] for name, values in knobs.items()]

@@ -16,9 +16,11 @@ from whet.optimize.state import State
 from whet.optimize.trial_words import Measured
 from whet.plan import Plan
 
-SHARES: dict[str, float] = {"baselines": 0.16, "system": 0.28, "application": 0.42, "algorithm": 0.72}
-"""Share of the whole budget that is spent when a phase ends; what one leaves over, the next may use."""
+SHARES: dict[str, float] = {"system": 0.3, "application": 0.42, "algorithm": 0.64}
+"""Share of the whole budget that is spent when a level ends; what one leaves over, the next may use."""
 
+MUST: dict[str, int] = {"system": 3, "application": 1, "algorithm": 2}
+"""Seeds of a level that are measured even when the budget is short."""
 MEMORY_BOUND = 1.6
 """Batching that gains more than this means that weights, or the cost of a call, are the limit, not arithmetic."""
 
@@ -67,7 +69,10 @@ def baselines(state: State) -> None:
         state.block_s = min(max(state.block_s, 30 * sample_s), max(state.block_s, state.clock.budget_s / 40))
         build_space(state, sample_ms=1000.0 * sample_s)
     state.racing.budget = type(state.racing.budget)(0.0, state.racing.budget.start_s, state.block_s + 0.08)
-    state.lab.retire([])
+    room = state.bench_memory_mb()
+    largest = max((record.ready.rss_mb for record in state.lab.records.values() if record.ready), default=0.0)
+    if room is not None and largest:  # so many may stay resident, stopped, ready for the finals
+        state.lab.most = max(4, min(24, int(0.5 * room / largest)))
 
 
 def build_space(state: State, sample_ms: float | None = None) -> None:
@@ -87,11 +92,12 @@ def build_space(state: State, sample_ms: float | None = None) -> None:
 
 
 def level(state: State, name: Level, seconds: float) -> None:
-    """Search one level, starting from the best of the level before."""
+    """Search one level, starting from the best of the level before; ``seconds`` is what it may spend."""
     plans = [plan for plan in state.space.at(name) if _searchable(state, plan)]
     candidates = [Candidate(plan.id, state.space.features(plan), simplicity(plan)) for plan in plans]
     by_id = {plan.id: plan for plan in plans}
-    state.racing.extend(candidates, seconds, [key for key in _seeds(state, name, plans) if key in by_id])
+    seeds = [key for key in _seeds(state, name, plans) if key in by_id]
+    state.racing.extend(candidates, seconds, seeds, must=MUST[name])
     plan_of = {**{key: record.case.plan for key, record in state.lab.records.items()}, **by_id}
     while (asked := state.racing.ask()) is not None:
         cases = [case_of(state, plan_of[key]) for key in asked.keys]
@@ -104,6 +110,11 @@ def level(state: State, name: Level, seconds: float) -> None:
     ranking = state.racing.ranking()
     if ranking:
         state.levels[name] = state.lab.records[ranking[0].key].case
+
+
+def seconds_for(state: State, name: Level) -> float:
+    """Return what a level may spend: up to its share of the budget, and a tenth even when others ran late."""
+    return min(max(state.clock.until(SHARES[name]), 0.1 * state.clock.budget_s), 0.8 * state.clock.left_s)
 
 
 def measured_round(state: State, cases: Sequence[Case], blocks: int) -> list[Record]:
@@ -148,8 +159,9 @@ def _seeds(state: State, name: Level, plans: Sequence[Plan]) -> Iterable[str]:
     plain = [plan for plan in plain if plan.fused_preprocessing and plan.allocator == "default"]
     cores = max((plan.compute_threads for plan in plain), default=1)
     if name == "system":
-        full = [plan for plan in plain if plan.compute_threads == cores]
-        return [plan.id for plan in full if plan.streams in {1, cores}]
+        # What the runtimes' own defaults amount to is always among what is measured: no search may end below it.
+        full = [plan for plan in plain if plan.compute_threads == cores and plan.streams in {1, cores}]
+        return [plan.id for plan in sorted(full, key=lambda plan: (plan.runtime != "openvino", -plan.streams))]
     before = next((state.levels[one] for one in ("application", "system") if one in state.levels), None)
     if before is None:
         return []
@@ -164,10 +176,12 @@ def _seeds(state: State, name: Level, plans: Sequence[Plan]) -> Iterable[str]:
     found = []
     for artifact, precision in sorted(state.allowed):
         for plan in plain:
-            same = (plan.artifact, plan.precision) == (artifact, precision) and plan.runtime == base.runtime
-            if same and (plan.streams, plan.threads) == (base.streams, base.threads) and not plan.dynamic_batch:
-                if plan.max_batch in {1, base.max_batch}:
-                    found.append(plan.id)
+            able = state.space.variants[artifact].runtimes
+            runtime = base.runtime if not able or base.runtime in able else able[0]
+            wanted = (artifact, precision, runtime, base.streams, base.threads, False)
+            got = (plan.artifact, plan.precision, plan.runtime, plan.streams, plan.threads, plan.dynamic_batch)
+            if got == wanted and plan.max_batch in {1, base.max_batch}:
+                found.append(plan.id)
     return found
 
 

@@ -158,6 +158,11 @@ class State:
         variant = next((one.label for one in self.variants if one.artifact == plan.artifact), "as given")
         return label(plan, variant)
 
+    def bench_memory_mb(self) -> float | None:
+        """Return what trials may take together, MB, or None where the host does not say."""
+        limit = self.lab.bench.memory_bytes
+        return None if limit is None else limit / 1e6
+
     def refuse(self, what: str, reason: str) -> None:
         """Write down that something was not tried or not kept."""
         self.refused.append(Refusal(what, reason))

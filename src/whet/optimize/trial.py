@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -126,10 +127,8 @@ class Trial:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with suppress(OSError):  # a write that the dead process never read
                     pipe.close()
-                except OSError:
-                    pass  # a write that the dead process never read
 
     def _ask(self, command: Command, kind: type[R], timeout_s: float) -> R:
         self._signal(signal.SIGCONT)
@@ -147,19 +146,15 @@ class Trial:
         return PlanRefused(reply.reason) if reply.slug == PlanRefused.slug else RuntimeFailed(reply.reason)
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with suppress(ProcessLookupError):  # the next receive says how it ended
             os.kill(self._process.pid, number)
-        except ProcessLookupError:
-            pass  # the next receive says how it ended
 
     def _send(self, line: bytes) -> None:
         pipe = self._process.stdin
         assert pipe is not None
-        try:
+        with suppress(OSError):  # the next receive says how it ended
             pipe.write(line)
             pipe.flush()
-        except OSError:
-            pass  # the next receive says how it ended
 
     def _receive(self, timeout_s: float, doing: str) -> Reply:
         """Sleep until a line arrives; the parent uses no CPU meanwhile."""

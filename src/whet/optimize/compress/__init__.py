@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -106,7 +105,7 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What it answers, one line at a time: progress, and at the end either the product's folder or why there is none."""
+    """What it answers, one line at a time: progress; at the end the product's folder, or why there is none."""
 
     progress: str = ""
     folder: str = ""
@@ -115,7 +114,7 @@ class Said(msgspec.Struct, frozen=True):
 
 
 def run_recipe(
-    work: Work, *, cpus: Iterable[int], limit_s: float, log: Path, progress: Callable[[str], None] = lambda words: None
+    work: Work, *, cpus: Iterable[int], limit_s: float, log: Path, progress: Callable[[str], None]
 ) -> Artifact:
     """Run a recipe in a fresh process and return the sealed artifact.
 

@@ -16,7 +16,7 @@ def static(job: Job) -> Made:
     if not job.samples:
         raise PlanRefused("needs real samples to calibrate with; give --data")
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._items: Iterator[int] = iter(range(job.samples))
 

@@ -1,4 +1,4 @@
-"""Recipes made with nncf on OpenVINO's own model representation. Calibration is seeded; the parent file is only read."""
+"""Recipes made with nncf on OpenVINO's own representation. Calibration is seeded; the parent's file is only read."""
 
 from collections.abc import Sequence
 from typing import Any

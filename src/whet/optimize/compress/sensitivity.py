@@ -1,4 +1,4 @@
-"""How much each layer's rounding disturbs the outputs: every quantized layer is put back to float once, and measured."""
+"""How much each layer's rounding disturbs the outputs: each quantized layer is put back to float once, and measured."""
 
 import time
 from typing import Any
@@ -38,7 +38,7 @@ def rank(original: Any, quantized: Any, job: Job) -> list[tuple[str, float]]:
 
 
 def with_float_layer(original: Any, quantized: Any, name: str) -> Any | None:
-    """Return a copy of ``quantized`` in which the layer ``name`` computes in float, or None where it is not quantized."""
+    """Return a copy of ``quantized`` in which layer ``name`` computes in float, or None where it is not quantized."""
     copy = quantized.clone()
     layers = {op.get_friendly_name(): op for op in copy.get_ops()}
     sources = {op.get_friendly_name(): op for op in original.get_ops()}
