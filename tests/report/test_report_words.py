@@ -32,9 +32,10 @@ def test_rounding_never_loses_more_than_half_a_digit(value, digits):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(1.31, "+31 %"), (0.958, "\u22124.2 %"), (1.0, "+0.0 %"), (4.5, "+350 %"), (1.0996, "+10 %")]
+    ("value", "said"),
+    [(1.31, "+31 %"), (0.958, "\u22124.2 %"), (1.0, "+0.0 %"), (4.5, "4.50\u00d7"), (1.0996, "+10 %")],
 )
-def test_gains_are_signed_percentages(value, said):
+def test_gains_are_signed_percentages_or_factors(value, said):
     assert words.gain(value).replace("\u2009", " ") == said
 
 

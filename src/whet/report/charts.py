@@ -23,15 +23,22 @@ class Dot:
     name: str = ""
 
 
-def scatter(dots: Sequence[Dot], target_ms: float | None, title: str) -> str:
-    """Return throughput (right is better) against p99 latency (down is better, log scale), with target and front."""
+def scatter(dots: Sequence[Dot], axis: str, target_ms: float | None, title: str) -> str:
+    """Return throughput (right is better) against latency (down is better, log scale), with target and front.
+
+    Args:
+        dots: plans.
+        axis: the percentile of latency they are drawn at, such as ``p99``.
+        target_ms: limit of that percentile, or None.
+        title: for a screen reader.
+    """
     board, bottom = Board(470, title), 410.0
     x = linear([dot.x for dot in dots], LEFT, RIGHT)
     y = logarithmic([dot.y for dot in dots] + ([target_ms] if target_ms else []), bottom, TOP, room=1.35)
     if target_ms:
         board.add("rect", "forbidden", x=LEFT, y=TOP, width=RIGHT - LEFT, height=max(y(target_ms) - TOP, 0))
     board.x_axis(x, bottom, TOP, "samples per second \u2192 better")
-    board.y_axis(y, LEFT, RIGHT, "p99 latency, ms (down is better)")
+    board.y_axis(y, LEFT, RIGHT, f"{axis} latency, ms (down is better)")
     front = pareto_front([(dot.x, dot.y) for dot in dots])
     stairs = [point for (ax, ay), (bx, _) in itertools.pairwise(front) for point in ((ax, ay), (bx, ay))]
     if front:

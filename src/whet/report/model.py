@@ -187,7 +187,8 @@ class Point(msgspec.Struct, frozen=True):
 
     label: str
     throughput_per_s: float
-    latency_p99_ms: float | None = None
+    latency_p99_ms: Number = None
+    latency_p50_ms: Number = None
     accuracy: float | None = None
     chosen: bool = False
 

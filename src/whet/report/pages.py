@@ -4,7 +4,7 @@ from typing import Any
 
 from whet.report import record, scaling, speed
 from whet.report.model import Evidence, read
-from whet.report.page import Page, Section, Text
+from whet.report.page import Page, Section, Text, missing
 from whet.report.verdict import figures, summary_words, verdict
 from whet.report.words import plain
 
@@ -31,20 +31,27 @@ def page(result: dict[str, Any]) -> Page:
         record.refused(evidence),
         record.trials(evidence),
         record.host(evidence),
-        about(evidence),
     )
+    shown = [section for section in sections if section.blocks != missing()]
+    absent = tuple(section.title for section in sections if section.blocks == missing())
+
     return Page(
         title=f"Whet report: {evidence.name}",
         kicker=_kicker(evidence),
         verdict=verdict(evidence),
         figures=figures(evidence),
-        sections=tuple(section for section in sections if section.blocks),
+        sections=(*shown, about(evidence, absent)),
         evidence=result,
     )
 
 
-def about(evidence: Evidence) -> Section:
-    """What was asked, what kind of service this is, and how to read the numbers."""
+def about(evidence: Evidence, absent: tuple[str, ...]) -> Section:
+    """What was asked, what was not measured, and how to read the numbers.
+
+    Args:
+        evidence: of the search.
+        absent: titles of the sections that have nothing to show.
+    """
     asked = tuple(
         f"{name.replace('_', ' ')}: {plain(value)}"
         for name, value in evidence.targets.items()
@@ -53,6 +60,8 @@ def about(evidence: Evidence) -> Section:
     blocks = [Text(evidence.service.words)] if evidence.service and evidence.service.words else []
     if asked:
         blocks.append(Text("What was asked for:", asked))
+    if absent:
+        blocks.append(Text("Not measured in this run, and so not shown:", absent))
     if evidence.data.get("words"):
         blocks.append(Text(f"Data: {evidence.data['words']}."))
     blocks.append(

@@ -7,7 +7,20 @@ from whet.report.bars import Bar, forest
 from whet.report.charts import Ceiling, Dot, roofline
 from whet.report.model import Accuracy, Estimate, Evidence, Layer, Roofline, estimate
 from whet.report.page import Block, Cell, Column, Plot, Section, Table, Text, Tone, cells, missing
-from whet.report.words import NONE, interval, number, plain, points, points_between, quantity, ratio, share, whole
+from whet.report.words import (
+    NONE,
+    distinguishable,
+    interval,
+    number,
+    plain,
+    points,
+    points_between,
+    quantity,
+    ratio,
+    share,
+    size,
+    whole,
+)
 
 SLOWEST = 20
 _CONVERSIONS = ("reorder", "convert", "quantize", "dequantize", "cast", "fakequantize", "transpose")
@@ -156,7 +169,7 @@ def host(evidence: Evidence) -> Section:
     """Where this was measured, with which libraries, and how quiet it was."""
     blocks: list[Block] = []
     if evidence.host:
-        blocks.append(_pairs("Host", evidence.host))
+        blocks.append(_pairs("Host", evidence.host, folded=False))
     noise = evidence.noise
     if noise is not None:
         said = {
@@ -188,16 +201,21 @@ def _measured(counterfactual: dict[str, Any] | None) -> str:
     known = dict(counterfactual or {})
     known.pop("plan_id", None)
     paired = known.pop("paired", None)
-    if isinstance(paired, dict) and "value" in paired:
-        for name in ("ratio", "label"):
-            known.pop(name, None)
-        known = {"ratio in paired blocks": paired, **known}
+    if isinstance(paired, dict) and paired.get("value") is not None:
+        found = Estimate(paired["value"], paired.get("low"), paired.get("high"))
+        doubt = "" if distinguishable(found) else ", which does not rule out that there is no difference"
+        return f"Measured in pairs: {ratio(found)} ({interval(found)}){doubt}."
     return f"Measured: {plain(known)}." if known else "(No direct measurement.)"
 
 
-def _pairs(caption: str, found: Mapping[str, Any]) -> Table:
-    rows = tuple(cells(str(name).replace("_", " "), plain(value)) for name, value in found.items() if value is not None)
-    return Table(caption, (Column("What"), Column("Value")), rows)
+def _pairs(caption: str, found: Mapping[str, Any], *, folded: bool = True) -> Table:
+    rows = tuple(
+        cells(str(name).removesuffix("_bytes").replace("_", " "),
+              size(value) if str(name).endswith("_bytes") and isinstance(value, int) else plain(value))
+        for name, value in found.items()
+        if value not in (None, "", [], {})
+    )  # fmt: skip
+    return Table(caption, (Column("What"), Column("Value")), rows, folded=folded)
 
 
 def _accuracy_row(each: Accuracy) -> tuple[Cell, ...]:

@@ -23,7 +23,7 @@ class Ridge:
 
 
 def ridges(rows: Sequence[Ridge], target_ms: float | None, title: str) -> str:
-    """Return the distributions as areas; heights are shares per width on the log axis, so areas compare."""
+    """Return the distributions as areas; each is as high as its row, so shapes compare and heights do not."""
     bottom = _TOP + _ROW * len(rows)
     board = Board(bottom + 50, title)
     edges = [edge for row in rows for edge in row.histogram.edges_ms]
@@ -32,18 +32,17 @@ def ridges(rows: Sequence[Ridge], target_ms: float | None, title: str) -> str:
     if target_ms:
         board.line(scale(target_ms), _TOP - 14, scale(target_ms), bottom, "target")
         board.text(scale(target_ms) - 6, _TOP - 18, f"p99 target {given(target_ms)} ms", "target-text", "end")
-    highest = max((max(_densities(row, scale), default=0.0) for row in rows), default=0.0) or 1.0
     for index, row in enumerate(rows):
-        _ridge(board, row, scale, _TOP + _ROW * (index + 1) - 22, highest)
+        _ridge(board, row, scale, _TOP + _ROW * (index + 1) - 22)
     return str(board)
 
 
-def _ridge(board: Board, row: Ridge, scale: Scale, base: float, highest: float) -> None:
+def _ridge(board: Board, row: Ridge, scale: Scale, base: float) -> None:
+    densities = _densities(row, scale)
+    highest = max(densities, default=0.0) or 1.0
     css = "chosen" if row.chosen else "other"
     outline = [(scale(row.histogram.edges_ms[0]), base)]
-    for density, low, high in zip(
-        _densities(row, scale), row.histogram.edges_ms, row.histogram.edges_ms[1:], strict=False
-    ):
+    for density, low, high in zip(densities, row.histogram.edges_ms, row.histogram.edges_ms[1:], strict=False):
         top = base - density / highest * (_ROW - 38)
         outline += [(scale(low), top), (scale(high), top)]
     outline.append((scale(row.histogram.edges_ms[-1]), base))

@@ -4,7 +4,7 @@ from typing import Any
 
 from whet.report.bars import Bar, bars, waterfall
 from whet.report.charts import Dot, pareto_front, scatter, tip
-from whet.report.model import Baseline, Estimate, Evidence, Number, Trial, estimate
+from whet.report.model import Baseline, Estimate, Evidence, Number, Point, Trial, estimate
 from whet.report.page import Block, Cell, Column, Plot, Section, Table, Text, cells, missing
 from whet.report.ridges import Ridge, ridges
 from whet.report.verdict import chosen_label
@@ -24,7 +24,7 @@ def baselines(evidence: Evidence) -> Section:
         rate = each.trial.rate if each.trial else None
         faster = over.get(each.name)
         against = Cell(ratio(faster), interval(faster)) if estimate(faster) else Cell("")
-        rows.append(cells(Cell(each.name, each.what), _at(each), *_speed(each.trial, each.reason), against))
+        rows.append(cells(Cell(each.name, each.reason or each.what), _at(each), *_speed(each.trial), against))
         if rate is not None:
             drawn.append(Bar(each.name, rate, "other", _faster(over.get(each.name)), f"{each.what}\n{_at(each)}"))
     if chosen and chosen.trial:
@@ -85,36 +85,48 @@ def ablation(evidence: Evidence) -> Section:
 
 def pareto(evidence: Evidence) -> Section:
     """Plans between throughput and latency, the target line, and the sweet spot."""
-    plans = [point for point in evidence.pareto if point.latency_p99_ms and point.latency_p99_ms > 0]
-    target = target_ms(evidence)
-    front = set(pareto_front([(point.throughput_per_s, point.latency_p99_ms or 0) for point in plans]))
+    axis, plans = _latency_axis(evidence)
+    target = target_ms(evidence) if axis == "p99" else None
+    front = set(pareto_front([(point.throughput_per_s, at) for point, at in plans]))
     dots, rows = [], []
-    for point in sorted(plans, key=lambda each: -each.throughput_per_s):
-        assert point.latency_p99_ms is not None
-        on_front = (point.throughput_per_s, point.latency_p99_ms) in front
-        outside = target is not None and point.latency_p99_ms > target
+    for point, at in sorted(plans, key=lambda each: -each[0].throughput_per_s):
+        on_front, outside = (point.throughput_per_s, at) in front, target is not None and at > target
         css = "chosen" if point.chosen else "outside" if outside else "front" if on_front else "dominated"
         accuracy = "" if point.accuracy is None else f"accuracy {points(point.accuracy)}"
         late = "past the target" if outside else ""
-        said = tip(point.label, Estimate(point.throughput_per_s), "samples/s",
-                   f"p99 {number(point.latency_p99_ms)} ms", accuracy, late)  # fmt: skip
-        dots.append(Dot(point.throughput_per_s, point.latency_p99_ms, css, said, point.label))
+        rate = Estimate(point.throughput_per_s)
+        said = tip(point.label, rate, "samples/s", f"{axis} {number(at)} ms", accuracy, late)
+        dots.append(Dot(point.throughput_per_s, at, css, said, point.label))
         place = "sweet spot" if point.chosen else late or ("on the front" if on_front else "")
-        rows.append(cells(point.label, _sortable(point.throughput_per_s), _sortable(point.latency_p99_ms),
+        rows.append(cells(point.label, _sortable(point.throughput_per_s), _sortable(at),
                           "" if point.accuracy is None else points(point.accuracy), place))  # fmt: skip
-    blocks: list[Block] = []
-    if dots:
-        caption = "Each point is a plan. The line joins those that no other plan beats in both; the large point serves."
-        words = "; ".join(dot.tip.replace("\n", ", ") for dot in dots if dot.css in ("chosen", "front"))
-        blocks.append(Plot(scatter(dots, target, "Throughput against p99 latency"), caption, words))
-        columns = (Column("Plan"), Column("Throughput", "samples/s", numeric=True), Column("p99", "ms", numeric=True),
-                   Column("Accuracy", numeric=True), Column("Place"))  # fmt: skip
-        strong = next((index for index, dot in enumerate(dots) if dot.css == "chosen"), None)
-        blocks.append(Table("Plans between throughput and latency", columns, tuple(rows), strong, folded=True))
+    if not dots:
+        return Section("pareto", "Throughput against latency", "", missing())
+    caption = "Each point is a plan. The line joins those that no other plan beats in both; the large point serves."
+    if axis == "p50":
+        caption += " Most plans have too few answers for a p99, so this is the median."
+    words = "; ".join(dot.tip.replace("\n", ", ") for dot in dots if dot.css in ("chosen", "front"))
+    columns = (Column("Plan"), Column("Throughput", "samples/s", numeric=True), Column(axis, "ms", numeric=True),
+               Column("Accuracy", numeric=True), Column("Place"))  # fmt: skip
+    strong = next((index for index, dot in enumerate(dots) if dot.css == "chosen"), None)
+    table = Table("Plans between throughput and latency", columns, tuple(rows), strong, folded=True)
     lead = "More throughput costs latency; the sweet spot is the most throughput within the target."
-    if target is None:
+    if target_ms(evidence) is None:
         lead = "More throughput costs latency; no latency target was given."
-    return Section("pareto", "Throughput against latency", lead, tuple(blocks) or missing())
+    plot = Plot(scatter(dots, axis, target, f"Throughput against {axis} latency"), caption, words)
+    return Section("pareto", "Throughput against latency", lead, (plot, table))
+
+
+def _latency_axis(evidence: Evidence) -> tuple[str, list[tuple[Point, float]]]:
+    """Return the percentile that most plans have, p99 before p50, and the plans that have it, in milliseconds."""
+    known: dict[str, list[tuple[Point, float]]] = {"p99": [], "p50": []}
+    for point in evidence.pareto:
+        for name, raw in (("p99", point.latency_p99_ms), ("p50", point.latency_p50_ms)):
+            found = estimate(raw)
+            if found is not None and found.value > 0:
+                known[name].append((point, found.value))
+    axis = "p50" if len(known["p50"]) > 2 * len(known["p99"]) else "p99"
+    return axis, known[axis]
 
 
 def latency(evidence: Evidence) -> Section:
@@ -139,7 +151,7 @@ def latency(evidence: Evidence) -> Section:
             f"{row.name}: " + ", ".join(f"{name} {number(value.value)} ms" for name, value in row.percentiles.items())
             for row in rows
         )
-        caption = "Shares of answers by latency, on a logarithmic axis; the bands below are 95 % intervals."
+        caption = "Answers by latency (logarithmic), each plan to its own height; bands below are 95 % intervals."
         blocks.append(Plot(picture, caption, words))
     if table:
         columns = (Column("Plan"), Column("Answers", numeric=True),
@@ -158,12 +170,11 @@ def load(evidence: Evidence) -> Section:
         assert found is not None
         times, count = run.latency_ms, run.latency_ms.count if run.latency_ms else None
         strong = index if run is found.judged else strong
-        held = "" if found.highest_qps is None else "held" if run.qps <= found.highest_qps else "not held"
+        held = "held" if found.highest_qps is not None and run.qps <= found.highest_qps else "not held"
+        held = held if target_ms(evidence) is not None else "none was given"
         percentiles = [_percentile(getattr(times, name) if times else None, count) for name in ("p50", "p90", "p99")]
-        rows.append(
-            cells(_sortable(run.qps), _quantity(run.achieved_per_s), *percentiles,
-                  "" if run.failed is None else whole(run.failed), held if target_ms(evidence) is not None else "")
-        )  # fmt: skip
+        failed = "" if run.failed is None else whole(run.failed)
+        rows.append(cells(_sortable(run.qps), _quantity(run.achieved_per_s), *percentiles, failed, held))
     columns = (
         Column("Requests", "/s", numeric=True), Column("Answered", "samples/s", numeric=True),
         Column("p50", "ms", numeric=True), Column("p90", "ms", numeric=True), Column("p99", "ms", numeric=True),
@@ -232,10 +243,9 @@ def _at(each: Baseline) -> str:
     return ", ".join(parts)
 
 
-def _speed(trial: Trial | None, reason: str | None = None) -> tuple[Cell, Cell, Cell]:
+def _speed(trial: Trial | None) -> tuple[Cell, Cell, Cell]:
     if trial is None or trial.status != "ok":
-        said = reason or (trial.reason if trial else None) or "not measured"
-        return Cell(said, tone="muted"), Cell(""), Cell("")
+        return Cell("not measured", tone="muted"), Cell(""), Cell("")
     found = trial.latency_ms
     count = found.count if found else None
     p50, p99 = (found.p50, found.p99) if found else (None, None)

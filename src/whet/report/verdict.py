@@ -44,16 +44,19 @@ def figures(evidence: Evidence) -> tuple[Figure, ...]:
     trial = chosen.trial if chosen else None
     if trial is None:
         return ()
+    tone: Tone
     found = [Figure("Throughput", quantity(trial.throughput_per_s, "/s"), interval(trial.throughput_per_s))]
     over = headline(evidence)
     if over is not None:
         name, speedup = over
-        found.append(Figure("Faster than " + name, ratio(speedup), interval(speedup), _tone(distinguishable(speedup))))
+        apart = distinguishable(speedup)
+        tone = _tone(speedup.value > 1) if apart else ""  # what cannot be told apart is neither good nor bad
+        found.append(Figure("Against " + name, ratio(speedup), interval(speedup), tone))
     p99, at = judged_p99(evidence)
     bound = _target(evidence, "p99_ms")
     if p99 is not None:
         note = "; ".join(filter(None, (at, interval(p99))))
-        tone: Tone = "" if bound is None else "good" if p99.ends[1] <= bound else "bad" if p99.value > bound else ""
+        tone = "" if bound is None else "good" if p99.ends[1] <= bound else "bad" if p99.value > bound else ""
         said = f"{note}; target {given(bound)} ms" if bound is not None else note
         found.append(Figure("p99 latency", f"{number(p99.value)} ms", said.removeprefix("; "), tone))
     record = chosen_accuracy(evidence)

@@ -63,11 +63,11 @@ def ratio(found: Number) -> str:
 
 
 def gain(found: Number) -> str:
-    """Return a ratio as a signed percentage: 1.31 is ``+31 %``."""
+    """Return a ratio as a signed percentage, 1.31 as ``+31 %``; from three times on as a factor."""
     known = estimate(found)
     if known is None:
         return NONE
-    return signed(known.value - 1)
+    return signed(known.value - 1) if known.value < 3 else ratio(known)
 
 
 def signed(share: float) -> str:
@@ -111,6 +111,12 @@ def plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
     return str(value)
+
+
+def size(count: int) -> str:
+    """Return bytes in binary units: ``32.0 MiB``."""
+    power = min(max(count.bit_length() - 1, 0) // 10, 4)
+    return f"{number(count / 1024**power)} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 def many(count: int, what: str) -> str:
