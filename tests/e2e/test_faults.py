@@ -1,5 +1,6 @@
 """Overload, crashes and vanishing clients, with real processes: who is answered, what, and how soon."""
 
+import contextlib
 import json
 import os
 import random
@@ -15,6 +16,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
+
+from whet.errors import EnvironmentLacks
+from whet.load.launcher import Server
+from whet.settings import environ
 
 
 def raw(url):
@@ -62,7 +67,8 @@ def test_a_caller_who_left_is_not_computed(kit, serve, tmp_path):
     server = serve(kit.make_bundle(tmp_path / "echo", options={"base_us": "400000"}, streams=1))
     client = kit.Http(server.http)
     body = kit.rows(1).tobytes()
-    head = f"POST /v2/models/echo/infer HTTP/1.1\r\nInference-Header-Content-Length: 0\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = "POST /v2/models/echo/infer HTTP/1.1\r\nInference-Header-Content-Length: 0\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
     sockets = [raw(server.http) for _ in range(6)]
     for one in sockets:
         one.sendall(head.encode() + body)
@@ -78,12 +84,6 @@ def test_a_caller_who_left_is_not_computed(kit, serve, tmp_path):
     with pytest.raises(InferenceServerException):
         over_grpc(server, kit.rows(1), client_timeout=0.1)
     kit.until(lambda: client.metric("whet_in_flight") == 0)
-
-
-def crash(server, how):
-    """Make worker 0 die."""
-    if how == "killed":
-        os.kill(server.announced["workers"][0], signal.SIGKILL)
 
 
 @pytest.mark.parametrize("how", ["killed", "segfault"])
@@ -121,7 +121,7 @@ def fleet(client):
 
 
 def test_grpc_callers_of_a_killed_worker_are_told_at_once(kit, serve, tmp_path):
-    server = serve(kit.make_bundle(tmp_path / "echo", options={"base_us": "3000000"}, streams=1), "--workers", 1)
+    server = serve(kit.make_bundle(tmp_path / "echo", options={"base_us": "800000"}, streams=1), "--workers", 1)
     caught = []
 
     def ask():
@@ -163,14 +163,14 @@ def test_a_runtime_that_fails_is_an_error_with_an_id_and_nothing_of_its_words(ki
     assert client.metric("whet_requests_total", code="runtime-failed") == 2
 
 
-def test_a_model_that_kills_its_worker_in_warm_up_stops_the_start(kit, tmp_path):
-    from whet.errors import EnvironmentLacks
-    from whet.load.launcher import Server
-
-    bundle = kit.make_bundle(tmp_path / "echo", options={"fault": "abort"})
-    artifact = next((bundle / "artifacts").iterdir())
-    (artifact / "artifact.json").write_text("{")
-    with pytest.raises(EnvironmentLacks, match=r"exit code 3 .*damaged"), Server([str(bundle)], ready_s=30):
+def test_workers_that_die_again_and_again_before_they_serve_stop_the_start(kit, tmp_path):
+    # A worker's interpreter reads this first: it dies as it would of a library that cannot be loaded.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'whet.serve.worker' in sys.orig_argv:\n    os.abort()\n"
+    )
+    bundle = kit.make_bundle(tmp_path / "echo")
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [environ().get("PYTHONPATH")])])}
+    with pytest.raises(EnvironmentLacks, match=r"exit code 3[^$]*died 3 times"), Server([str(bundle)], env=env):
         pass
 
 
@@ -187,10 +187,8 @@ def babble(server, kit, dice):
     with raw(server.http) as one:
         one.sendall(dice.randbytes(dice.randrange(1, 3000)) + b"\r\n\r\n")
         one.settimeout(0.05)
-        try:
+        with contextlib.suppress(TimeoutError):  # not a whole head yet: the server waits for the rest
             assert one.recv(100).startswith(b"HTTP/1.1 4")
-        except TimeoutError:
-            pass  # not a whole head yet: the server waits for the rest
 
 
 def misfit(server, kit, dice):
@@ -209,7 +207,7 @@ def wander(server, kit, dice):
 
 
 def leave_grpc(server, kit, dice):
-    with pytest.raises(InferenceServerException):
+    with contextlib.suppress(InferenceServerException):  # now and then the answer is sooner
         over_grpc(server, kit.rows(1), client_timeout=0.0005)
 
 
@@ -248,5 +246,5 @@ def test_good_clients_are_served_rightly_among_bad_and_vanishing_ones(kit, serve
     kit.until(lambda: client.metric("whet_http_connections") <= 2)  # the one that asks, and the one before it
     metrics = client.metrics()
     assert (metrics["whet_ready"], metrics["whet_degraded"], metrics["whet_worker_restarts_total"]) == (1, 0, 0)
-    assert "Traceback" not in server.log()
+    assert "Traceback" not in server.log(), server.log()[:3000]
     assert server.stop() == 0

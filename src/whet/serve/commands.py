@@ -26,6 +26,7 @@ class Commands:
     def __init__(self, settings: ServeSettings, host: Host) -> None:
         self._settings, self._host = settings, host
         self.supervisor: Supervisor | None = None
+        self._ordering = asyncio.Lock()
         self._table: dict[str, Callable[..., Awaitable[Any]]] = {
             "index": self.index,
             "statistics": self.statistics,
@@ -75,7 +76,7 @@ class Commands:
     async def load(self, *, name: str) -> None:
         """Read the sources again for one model, and serve what they hold."""
         supervisor = self._fleet
-        async with supervisor.changing:
+        async with self._ordering:
             new = await asyncio.to_thread(resolve, self._settings, self._host, name)
             others = [one for one in supervisor.wanted.values() if one.name != name]
             await self._change([*others, *new])
@@ -83,7 +84,7 @@ class Commands:
     async def unload(self, *, name: str) -> None:
         """Serve a model no longer, until it is loaded again."""
         supervisor = self._fleet
-        async with supervisor.changing:
+        async with self._ordering:
             others = [one for one in supervisor.wanted.values() if one.name != name]
             if len(others) == len(supervisor.wanted):
                 raise NotFound(f"model '{name[:200]}' is not loaded")
@@ -92,14 +93,14 @@ class Commands:
     async def reload(self) -> None:
         """Read all sources again, and serve what they hold."""
         supervisor = self._fleet
-        async with supervisor.changing:
+        async with self._ordering:
             await self._change(await asyncio.to_thread(resolve, self._settings, self._host))
             log.info("reloaded: %s", ", ".join(f"{name} {version}" for name, version in supervisor.wanted))
 
     async def restart(self) -> None:
         """Replace every worker, one after another."""
         supervisor = self._fleet
-        async with supervisor.changing:
+        async with self._ordering:
             await supervisor.restart()
             log.info("every worker was replaced")
 

@@ -45,3 +45,5 @@ def configure(who: str, level: str, form: str) -> None:
     root.setLevel(level.upper())
     for chatty in ("asyncio", "grpc"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # A caller who leaves while gRPC sends him his answer is no error of ours; there is no other way to be spared it.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(lambda line: "ExecuteBatchError" not in str(line.msg))

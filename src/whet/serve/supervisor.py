@@ -72,7 +72,7 @@ class Supervisor:
         wanted: what they should serve, by name and version.
         fleet: what is known of all of them.
         gone: what workers that are gone had counted.
-        changing: held while what is served changes.
+        changing: held while a worker loads or unloads.
     """
 
     def __init__(self, stage: Stage, wanted: Iterable[Deployment], handle: Handle) -> None:
@@ -134,14 +134,15 @@ class Supervisor:
         Raises:
             WhetError: the first failure of any worker.
         """
-        new = {(one.name, one.version): one for one in wanted}
-        old = self.wanted
-        outcomes = await asyncio.gather(*(self._apply(worker, new, old) for worker in self.workers))
-        failures = [failure for outcome in outcomes for failure in outcome]
-        if failures:
-            await asyncio.gather(*(self._apply(worker, old, new) for worker in self.workers))
-            raise from_wire(failures[0])
-        self.wanted = new
+        async with self.changing:
+            new = {(one.name, one.version): one for one in wanted}
+            old = self.wanted
+            outcomes = await asyncio.gather(*(self._change_one(worker, new, old) for worker in self.workers))
+            failures = [failure for outcome in outcomes for failure in outcome]
+            if failures:
+                await asyncio.gather(*(self._change_one(worker, old, new) for worker in self.workers))
+                raise from_wire(failures[0])
+            self.wanted = new
         self.assess()
 
     async def restart(self) -> None:
@@ -152,15 +153,24 @@ class Supervisor:
         """
         for slot in self._slots:
             old = slot.worker
+            if old is None:
+                raise NotReady(f"worker {slot.index} is being started again already; try again later")
             new = await self._spawn(slot.index)
-            failures = await self._apply(new, self.wanted, {})
-            if failures or old is None:
+            try:
+                await self._configure(new)
+                async with self.changing:
+                    failures = await self._apply(new, self.wanted, {})
+                if failures:
+                    raise from_wire(failures[0])
+            except WhetError:
                 new.kill()
-                raise from_wire(failures[0]) if failures else NotReady("a worker is being restarted; try again")
+                raise
             if slot.keeper is not None:
                 slot.keeper.cancel()
+            # A gRPC port that is not shared is the old one's until that drains: the new one tries until it has it.
             draining = asyncio.create_task(old.drain(self._drain_s))
-            await self._open(slot, new)
+            slot.worker = new
+            await self._open(new)
             slot.keeper = asyncio.create_task(self._keep(slot, None))
             await draining
             self._bury(old)
@@ -219,14 +229,10 @@ class Supervisor:
         worker = slot.worker
         if worker is None:
             worker = slot.worker = await self._spawn(slot.index)
-            if first is not None and not first.done():
-                await self._open(slot, worker)  # answers "live" and "not ready" while the first models load
-            await self._load_first(worker)
-            if not worker.serving or first is None or first.done():
-                await self._open(slot, worker)
-            if first is not None and not first.done():
-                first.set_result(None)
-            self.assess()
+            with contextlib.suppress(NotReady):  # it died on the way, as the code below finds out
+                await self._bring_up(worker, early=first is not None and not first.done())
+                if first is not None and not first.done():
+                    first.set_result(None)
         code = await worker.gone()
         slot.worker = None
         self._bury(worker)
@@ -234,44 +240,65 @@ class Supervisor:
         log.error("worker %d (pid %d) %s", worker.index, worker.pid, said)
         self.assess()
 
-    async def _load_first(self, worker: WorkerProcess) -> None:
-        failures = await self._apply(worker, self.wanted, {})
+    async def _bring_up(self, worker: WorkerProcess, *, early: bool) -> None:
+        """Have a worker load what is wanted and take requests; ``early``, it answers "not ready" while it loads.
+
+        Raises:
+            NotReady: it died meanwhile.
+            WhetError: a model cannot be loaded, and no worker ever did.
+        """
+        await self._configure(worker)
+        if early:
+            await self._open(worker)
+        async with self.changing:
+            failures = await self._apply(worker, self.wanted, {})
         if failures and not self.fleet.ready_once:
             worker.kill()
             raise from_wire(failures[0])
+        if not early:
+            await self._open(worker)
+        self.assess()
 
     async def _spawn(self, index: int) -> WorkerProcess:
         stage = self.stage
-        worker = await spawn(index, stage.places[index], stage.http_socket, stage.env, self._handle)
-        configuration = Configuration(index, stage.settings, stage.grpc_port, share_port=len(stage.places) > 1)
-        with contextlib.suppress(NotReady):
-            await worker.ask("configure", **msgspec.to_builtins(configuration))
-            worker.tell("fleet", **msgspec.to_builtins(self.fleet))
-        return worker
+        return await spawn(index, stage.places[index], stage.http_socket, stage.env, self._handle)
 
-    async def _open(self, slot: _Slot, worker: WorkerProcess) -> None:
-        with contextlib.suppress(NotReady):
-            await worker.ask("open")
-            worker.serving = True
-        slot.worker = worker
+    async def _configure(self, worker: WorkerProcess) -> None:
+        stage = self.stage
+        configuration = Configuration(worker.index, stage.settings, stage.grpc_port, share_port=len(stage.places) > 1)
+        await worker.ask("configure", **msgspec.to_builtins(configuration))
+        worker.tell("fleet", **msgspec.to_builtins(self.fleet))
+
+    async def _open(self, worker: WorkerProcess) -> None:
+        await worker.ask("open")
+        worker.serving = True
         self.assess()
 
     async def _apply(
         self, worker: WorkerProcess, new: Mapping[Key, Deployment], old: Mapping[Key, Deployment]
     ) -> list[dict[str, Any]]:
-        """Have one worker serve ``new``; return its failures. A worker that dies meanwhile has none: it is replaced."""
+        """Have one worker serve ``new`` instead of ``old``; return its failures.
+
+        Raises:
+            NotReady: the worker died meanwhile.
+        """
         unload = [key for key in old if key not in new]
-        try:
-            failures: list[dict[str, Any]] = await worker.ask(
-                "apply", deployments=[msgspec.to_builtins(one) for one in new.values()], unload=unload
-            )
-        except NotReady:
-            return []
+        failures: list[dict[str, Any]] = await worker.ask(
+            "apply", deployments=[msgspec.to_builtins(one) for one in new.values()], unload=unload
+        )
         failed = {(failure["name"], failure["version"]) for failure in failures}
         worker.models |= new.keys() - failed
         if not failures:
             worker.models -= set(unload)
         return failures
+
+    async def _change_one(
+        self, worker: WorkerProcess, new: Mapping[Key, Deployment], old: Mapping[Key, Deployment]
+    ) -> list[dict[str, Any]]:
+        try:
+            return await self._apply(worker, new, old)
+        except NotReady:
+            return []  # it is gone: its successor loads what is wanted by then
 
     async def _check(self) -> None:
         while True:
