@@ -123,8 +123,8 @@ def variable(store):
 
 
 def brittle(store):
-    """x [N, T] -> y [N, 2, 4]: fails at run time unless T is 8."""
-    shape = numpy_helper.from_array(np.array([-1, 2, 4], np.int64), "shape")
+    """x [1, T] -> y [1, 2, 4]: fails at run time unless T is 8."""
+    shape = numpy_helper.from_array(np.array([1, 2, 4], np.int64), "shape")
     model = graph(
         [helper.make_node("Reshape", ["x", "shape"], ["y"])],
         [("x", FLOAT, ["n", "t"])],

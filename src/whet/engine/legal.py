@@ -23,6 +23,8 @@ def refuse_illegal(runtime: str, able: Capabilities, artifact: Artifact, plan: P
             raise PlanRefused(f"{runtime} cannot honour {knob} '{value}' on this host; it can: {_words(possible)}")
     if plan.openmp is not None and not able.openmp:
         raise PlanRefused(f"{runtime} does not compute on OpenMP threads; leave openmp out of the plan")
+    if plan.fused_preprocessing and artifact.images and not able.fuses_images:
+        raise PlanRefused(f"{runtime} cannot take preprocessing into its graph; set fused_preprocessing=False")
     for name, value in plan.options:
         if name not in able.options:
             raise PlanRefused(f"{runtime} has no option '{name}'; it has: {_words(sorted(able.options))}")

@@ -43,7 +43,7 @@ class Torch:
             openmp=True,
             fuses_images=False,
             isa_ceilings=(),
-            options={"compile": ("none", "freeze"), "mkldnn": ("1", "0")},
+            options={"compile": ("none", "freeze")},
             version=self.torch.__version__.split("+")[0],
         )
 
@@ -82,7 +82,6 @@ class TorchSession:
         self.outputs = artifact.outputs
         self.post = artifact.post
         self.bf16 = plan.precision == "bf16"
-        self.mkldnn = plan.option("mkldnn", "1") == "1"
         self.threads = min(plan.threads, len(os.sched_getaffinity(0)))
         self._ready = threading.local()
         self.enter()
@@ -91,14 +90,14 @@ class TorchSession:
         raw = {
             "num_threads": str(made),
             "interop_threads": str(torch.get_num_interop_threads()),
-            "mkldnn": str(torch.backends.mkldnn.is_available() and self.mkldnn),
+            "mkldnn": str(torch.backends.mkldnn.is_available()),
             "parallel": _parallel(torch),
         }
         cores = len(os.sched_getaffinity(0))
         self.effective = Effective(plan.precision, streams, min(streams * made, cores), raw)
 
     def enter(self) -> None:
-        """Give the calling thread its number of compute threads: OpenMP keeps it for each thread that opens a region."""
+        """Give the calling thread its number of compute threads: OpenMP keeps it by the thread that opens a region."""
         if not hasattr(self._ready, "done"):
             self.torch.set_num_threads(self.threads)
             self._ready.done = True
@@ -140,11 +139,7 @@ class TorchSlot:
         """See :class:`whet.engine.base.Slot`."""
         session, torch = self._session, self._session.torch
         session.enter()
-        with (
-            torch.inference_mode(),
-            torch.backends.mkldnn.flags(enabled=session.mkldnn),
-            torch.autocast("cpu", dtype=torch.bfloat16, enabled=session.bf16),
-        ):
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=session.bf16):
             self._results = _flat(session.model(*self._tensors), session.outputs)
 
     def outputs(self) -> Mapping[str, Array]:

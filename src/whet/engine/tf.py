@@ -26,10 +26,10 @@ class TensorFlow:
 
     def __init__(self) -> None:
         try:
-            import tensorflow
+            import tensorflow as tf
         except ImportError as error:
             raise MissingExtra("TensorFlow", "tensorflow") from error
-        self.tf: Any = tensorflow
+        self.tf: Any = tf
 
     def capabilities(self) -> Capabilities:
         """See :class:`whet.engine.base.Runtime`."""
@@ -112,7 +112,7 @@ def _matching(name: str, known: list[str]) -> str:
     Raises:
         Unsupported: there is none.
     """
-    bare = name.split(":")[0]
+    bare = name.partition(":")[0]
     for candidate in (name, bare, bare.removeprefix(f"{SERVE}_")):
         if candidate in known:
             return candidate
