@@ -105,7 +105,7 @@ class Node:
 
     def wrong(self, key: str, wanted: str) -> ModelError:
         """Make the error of a parameter."""
-        return ModelError(f"{self.where}: {key} is '{self.attributes.get(key, '')[:80]}', {wanted} belongs there")
+        return ModelError(f"{self.where}: {key} is '{self.attributes.get(key, '')[:80]}', not {wanted}")
 
 
 @dataclass(frozen=True, slots=True)
