@@ -61,9 +61,7 @@ async def evaluate(engine: Engine, command: Evaluate) -> Scored:
                 for name, of in reference.items():
                     noise.setdefault(name, np.zeros(count))[items] = noise_to_signal(outputs[name], of)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(lanes):
-            group.create_task(work())
+    await asyncio.gather(*(work() for _ in range(lanes)))
     if keeper is not None:
         keeper.close(done)
     return Scored(scores[:done].tolist(), {name: np.minimum(of[:done], 1e9).tolist() for name, of in noise.items()})

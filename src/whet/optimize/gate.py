@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from whet.errors import MissingExtra, OutputError, RuntimeFailed, WhetError
+from whet.errors import DataError, MissingExtra, OutputError, RuntimeFailed, WhetError
 from whet.models.artifact import MANIFEST, Artifact, seal
 from whet.optimize.accuracy import Verdict, judge
 from whet.optimize.compress import Recipe, Work, ladder, run_recipe
@@ -94,7 +94,7 @@ class Gate:
         state = self.state
         try:
             verdict = self.judge(artifact, plan, label)
-        except OutputError:
+        except (OutputError, DataError):
             raise
         except WhetError as error:
             state.refuse(label, f"accuracy could not be judged: {error}")

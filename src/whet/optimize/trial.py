@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
-from whet.errors import OutputError, PlanRefused, RuntimeFailed, WhetError
+from whet.errors import DataError, OutputError, PlanRefused, RuntimeFailed, WhetError
 from whet.host.apply import inherited
 from whet.optimize.trial_words import (
     Block,
@@ -101,7 +101,7 @@ class Trial:
             if not isinstance(reply, Ready):
                 raise self._unexpected(reply)
             self.ready = reply
-            self._signal(signal.SIGSTOP)
+            self._stop()
         return self.ready
 
     def measure(self, command: Block | Rate) -> Measured:
@@ -136,18 +136,25 @@ class Trial:
         reply = self._receive(timeout_s, type(command).__name__.lower())
         if not isinstance(reply, kind):
             raise self._unexpected(reply)
-        self._signal(signal.SIGSTOP)
+        self._stop()
         return reply
 
     def _unexpected(self, reply: Reply) -> WhetError:
         self.close()
         if not isinstance(reply, Failed):
             return RuntimeFailed(f"trial {self.plan.id} answered out of turn; this is a bug")
-        return PlanRefused(reply.reason) if reply.slug == PlanRefused.slug else RuntimeFailed(reply.reason)
+        kinds: dict[str, type[WhetError]] = {kind.slug: kind for kind in (PlanRefused, DataError)}
+        return kinds.get(reply.slug, RuntimeFailed)(reply.reason)
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # the next receive says how it ended
             os.kill(self._process.pid, number)
+
+    def _stop(self) -> None:
+        """Stop the process and return when every thread of it stands: the next block is another's."""
+        self._signal(signal.SIGSTOP)
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def _send(self, line: bytes) -> None:
         pipe = self._process.stdin
