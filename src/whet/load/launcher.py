@@ -21,8 +21,6 @@ from whet.errors import EnvironmentLacks, NotReady, UsageError
 from whet.host.apply import inherited
 from whet.settings import environ
 
-_POLL_S = 0.05
-
 
 class Server:
     """A ``whet serve`` of our own; a context manager, plain or async.
@@ -33,6 +31,7 @@ class Server:
         env: added to the environment.
         ready_s: seconds it may take to become ready.
         stop_s: seconds it may take to drain after SIGTERM; then it is killed.
+        poll_s: seconds between looks at whether it is ready.
         command: what to run instead of ``python -m whet serve``.
 
     Attributes:
@@ -49,10 +48,11 @@ class Server:
         env: Mapping[str, str] | None = None,
         ready_s: float = 120.0,
         stop_s: float = 30.0,
+        poll_s: float = 0.05,
         command: Sequence[str] = (sys.executable, "-m", "whet", "serve"),
     ) -> None:
         self.args = tuple(args)
-        self.ready_s, self.stop_s = ready_s, stop_s
+        self.ready_s, self.stop_s, self.poll_s = ready_s, stop_s, poll_s
         self.http = self.grpc = ""
         self.announced: dict[str, Any] = {}
         self._command = tuple(command)
@@ -155,7 +155,7 @@ class Server:
                 )
             if announce.exists() and self._read(announce) and _is_ready(self.http):
                 return
-            time.sleep(_POLL_S)
+            time.sleep(self.poll_s)
         raise NotReady(f"the server was not ready within {self.ready_s:g} s; its log ends:\n{self._tail()}")
 
     def _read(self, announce: Path) -> bool:
