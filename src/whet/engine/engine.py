@@ -21,7 +21,7 @@ from whet.engine.intake import Intake, collect, failure, fill, join
 from whet.engine.lanes import Lanes, Place
 from whet.engine.ready import Ready
 from whet.engine.request import NS, SETTLED, Answer, EngineStats, Request, Timing
-from whet.errors import DeadlineExceeded, NotReady, RuntimeFailed, WhetError
+from whet.errors import DeadlineExceeded, NotReady, WhetError
 from whet.plan import Effective, Plan
 from whet.tensors import Array, Tensors, TensorSpec
 
@@ -29,7 +29,7 @@ __all__ = ["Answer", "Engine", "EngineStats", "Request", "Timing"]
 
 log = logging.getLogger("whet.engine")
 
-Result = tuple[Batch, list[Piece], dict[str, Array] | RuntimeFailed, tuple[float, float]]
+Result = tuple[Batch, list[Piece], dict[str, Array] | WhetError, tuple[float, float]]
 """A batch, its pieces that still want an answer, the answer or the failure, and when it began and ended."""
 
 TIMER_S = 0.001
@@ -227,17 +227,15 @@ class Engine:
         self._dispatch.collected(places)
         self._pump()
         for batch, pieces, outputs, span in results:
-            if isinstance(outputs, RuntimeFailed):
+            if isinstance(outputs, WhetError):
                 self._fail(pieces, outputs)
             else:
                 self._deliver(batch, pieces, outputs, span)
 
-    def _take_back(
-        self, place: Place
-    ) -> tuple[Batch, list[Piece], dict[str, Array] | RuntimeFailed, tuple[float, float]]:
+    def _take_back(self, place: Place) -> tuple[Batch, list[Piece], dict[str, Array] | WhetError, tuple[float, float]]:
         batch, error, span = place.batch, place.error, (place.began, place.ended)
         assert batch is not None, "a place came back without its batch; this is a bug"
-        outputs: dict[str, Array] | RuntimeFailed
+        outputs: dict[str, Array] | WhetError
         if error is None:
             try:
                 outputs = collect(place.slot.outputs(), batch, batched=self._batched)
@@ -279,7 +277,7 @@ class Engine:
             self._counters.answer(answer.timing)
             self._settle(request, answer)
 
-    def _fail(self, pieces: list[Piece], error: RuntimeFailed) -> None:
+    def _fail(self, pieces: list[Piece], error: WhetError) -> None:
         for piece in pieces:
             request = piece.request
             if request.state != SETTLED:

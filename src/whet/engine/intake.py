@@ -8,7 +8,7 @@ import numpy as np
 
 from whet.engine.batcher import Batch
 from whet.engine.request import Answer, Timing
-from whet.errors import RuntimeFailed
+from whet.errors import RuntimeFailed, WhetError
 from whet.tensors import DYNAMIC, Array, Tensors, TensorSpec, check_all
 
 log = logging.getLogger("whet.engine")
@@ -147,9 +147,9 @@ def _concatenate(arrays: Sequence[Array]) -> Array:
     return np.concatenate(arrays)
 
 
-def failure(error: BaseException, what: str) -> RuntimeFailed:
-    """Log a library's exception under a fresh id and return the error that carries the id and nothing of its text."""
-    if isinstance(error, RuntimeFailed):
+def failure(error: BaseException, what: str) -> WhetError:
+    """Return ``error`` if it is of our tree; else log it under a fresh id and return one that carries only the id."""
+    if isinstance(error, WhetError):
         return error
     incident = uuid.uuid4().hex[:12]
     log.error("%s failed, incident %s", what, incident, exc_info=error)

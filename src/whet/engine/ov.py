@@ -12,17 +12,19 @@ from whet.engine.cache import BlobCache, key_of
 from whet.engine.environment import ISA_VARIABLE, isa_ceilings
 from whet.engine.legal import refuse_illegal
 from whet.engine.ov_graph import fix_batch, fuse
-from whet.errors import EnvironmentLacks, PlanRefused, RuntimeFailed
+from whet.errors import EnvironmentLacks, PlanRefused, RuntimeFailed, TensorError
 from whet.models.artifact import Artifact, OutputStep
 from whet.plan import PRECISIONS, Effective, Plan
 from whet.quiet import silence_telemetry
 from whet.settings import environ
-from whet.tensors import Array, TensorSpec
+from whet.tensors import DYNAMIC, Array, TensorSpec
 
 log = logging.getLogger("whet.engine")
 
 SHAPES_KEPT = 16
 """Input shapes whose arrays a slot keeps, where shapes vary."""
+FITTING_KEPT = 10_000
+"""Shapes remembered as fitting a net with variable axes."""
 _NAMES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _READ_BACK = (
     "NUM_STREAMS",
@@ -87,7 +89,10 @@ class OpenVINO:
             log.exception("OpenVINO cannot compile artifact %s", artifact.sha256[:12])
             reason = _reason(error)
             raise RuntimeFailed(f"OpenVINO cannot compile this model under {plan}: {reason}") from error
-        return OpenVINOSession(self.ov, (inputs, artifact.outputs, rest), compiled, self._effective(compiled, plan))
+        session = OpenVINOSession(self.ov, (inputs, artifact.outputs, rest), compiled, self._effective(compiled, plan))
+        if any(DYNAMIC in spec.shape[1 if artifact.batched else 0 :] for spec in inputs):
+            session.graph = model
+        return session
 
     def _compile(self, model: Any, artifact: Artifact, plan: Plan, cache_dir: Path | None) -> Any:
         config = settings_for(plan)
@@ -230,6 +235,9 @@ class OpenVINOSession:
         last = next(iter(compiled.values()))
         self.names = [_name_of(port, self.outputs) for port in last.outputs]
 
+        self.graph: Any = None
+        self._fitting: set[tuple[tuple[int, ...], ...]] = set()
+
     def slot(self) -> "OpenVINOSlot":
         """See :class:`whet.engine.base.Session`."""
         return OpenVINOSlot(self)
@@ -237,6 +245,31 @@ class OpenVINOSession:
     def close(self) -> None:
         """See :class:`whet.engine.base.Session`."""
         self.compiled.clear()
+        self.graph = None
+
+    def refuse_misfit(self, arrays: Mapping[str, Array]) -> None:
+        """Raise unless the net can take these shapes; tried once a shape, on a copy of the graph without weights.
+
+        Where an axis is variable OpenVINO does not look at run time: it reads past the end of the input, and may crash.
+
+        Raises:
+            TensorError: no shape of the net's tensors follows from these.
+        """
+        shapes = {name: array.shape for name, array in arrays.items()}
+        key = tuple(shapes.values())
+        if self.graph is None or key in self._fitting:
+            return
+        copy = self.graph.clone()
+        try:
+            copy.reshape({copy.input(name): list(shape) for name, shape in shapes.items()})
+        except RuntimeError as error:
+            log.info("shapes %s do not fit", shapes, exc_info=error)
+            raise TensorError(
+                f"inputs of shapes {shapes} do not fit this model, although its axes are variable"
+            ) from error
+        if len(self._fitting) >= FITTING_KEPT:
+            self._fitting.clear()
+        self._fitting.add(key)
 
 
 def _name_of(port: Any, specs: tuple[TensorSpec, ...]) -> str:
@@ -280,6 +313,7 @@ class OpenVINOSlot:
 
     def run(self) -> None:
         """See :class:`whet.engine.base.Slot`. A failure raises here; in OpenVINO's callbacks it would be lost."""
+        self._session.refuse_misfit(self._current)
         self._results = self._session.infer(self._request, {}, share_outputs=True, decode_strings=False)
 
     def outputs(self) -> Mapping[str, Array]:
