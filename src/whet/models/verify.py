@@ -5,11 +5,13 @@ magnitude of the output (see :func:`whet.models.importers.reference.difference`)
 of elements that differ by more than one level.
 """
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from whet.errors import ModelError
 from whet.models.artifact import Artifact
+from whet.models.importers import import_model
 from whet.models.importers.base import Options
 from whet.models.importers.isolated import Limits
 from whet.models.importers.parents import run_parent
@@ -75,6 +77,29 @@ class VerifyReport:
     def largest(self) -> float:
         """The largest difference found anywhere, 0 where nothing could be compared."""
         return max((value for c in self.comparisons for value in c.differences.values()), default=0.0)
+
+
+def import_and_verify(
+    path: Path,
+    options: Options,
+    store: Path,
+    samples: int = 4,
+    tolerance: float = TOLERANCE,
+    limits: Limits | None = None,
+) -> tuple[Artifact, VerifyReport]:
+    """Import a model and check what became of it; an artifact that fails the check does not stay in ``store``.
+
+    Raises:
+        ModelError: the check failed, and everything :func:`whet.models.importers.import_model` raises.
+    """
+    before = set(store.iterdir()) if store.is_dir() else set()
+    artifact = import_model(path, options, store, limits)
+    try:
+        return artifact, verify_import(artifact, path, options, samples, tolerance, limits)
+    except ModelError:
+        if artifact.folder.parent == store and artifact.folder not in before:
+            shutil.rmtree(artifact.folder, ignore_errors=True)
+        raise
 
 
 def verify_import(

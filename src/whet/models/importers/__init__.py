@@ -3,7 +3,6 @@
 To add a format: one file (or package) that offers ``sniff`` and ``convert``, and one row of :data:`FORMATS`.
 """
 
-import importlib.util
 import re
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +24,12 @@ _HERE = "whet.models.importers"
 _ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 FORMATS: tuple[Format, ...] = (
-    Format("onnx", "ONNX, any opset, external data", f"{_HERE}.onnx_file", "native in both runtimes"),
+    Format(
+        "onnx",
+        "ONNX, any opset, external data",
+        f"{_HERE}.onnx_file",
+        "native in both runtimes, where its opset allows",
+    ),
     Format("openvino-ir", "OpenVINO IR, version 10 and 11", f"{_HERE}.openvino_ir", "native in OpenVINO"),
     Format("tf-savedmodel", "TensorFlow SavedModel, any signature", f"{_HERE}.tf_savedmodel", "OpenVINO front end"),
     Format("tflite", "TensorFlow Lite, float, uint8 and int8", f"{_HERE}.tflite", "OpenVINO front end"),
@@ -65,7 +69,7 @@ def recognise(path: Path) -> Format:
     if empty:
         raise ModelError(f"{path} is empty; copy or export the model again")
     for row in FORMATS:
-        if _present(row.module) and row.sniff(path):
+        if row.sniff(path):
             return row
     known = ", ".join(row.name for row in FORMATS if row.name != "refused")
     if path.is_dir():
@@ -73,11 +77,6 @@ def recognise(path: Path) -> Format:
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         raise Unsupported(f"{path} is a folder without saved_model.pb (it holds {shown}). Known formats: {known}")
     raise Unsupported(f"{path} is in no format Whet knows: {describe(path)}. Known formats: {known}")
-
-
-def _present(module: str) -> bool:
-    spec = importlib.util.find_spec(module)
-    return spec is not None and spec.origin is not None
 
 
 def import_model(path: Path, options: Options, store: Path, limits: Limits | None = None) -> Artifact:
@@ -99,11 +98,7 @@ def import_model(path: Path, options: Options, store: Path, limits: Limits | Non
     row = recognise(path)
     with _workdir(store) as workdir:
         request = worker.encode(worker.Request(str(path), row, options, workdir))
-        settled = worker.answer(
-            isolated.call(
-                f"{_HERE}.worker:run", request, limits or _LIMITS.get(row.name, Limits()), _ENVIRONMENT.get(row.name)
-            )
-        )
+        settled = _converted(path, row, request, limits or _LIMITS.get(row.name, Limits()))
         return _sealed(path, row, settled, store, options.preprocess)
 
 
@@ -111,6 +106,16 @@ _LIMITS = {"paddle-pir": Limits(seconds=2400.0)}
 """Where the usual time is too short: the first PIR import builds its converter's environment."""
 _ENVIRONMENT = {"keras": {"KERAS_BACKEND": "openvino"}}
 """Variables a library reads while it is imported, by format."""
+
+
+def _converted(path: Path, row: Format, request: bytes, limits: Limits) -> Settled:
+    """Convert in isolation; every complaint about the model names the file."""
+    try:
+        return worker.answer(isolated.call(f"{_HERE}.worker:run", request, limits, _ENVIRONMENT.get(row.name)))
+    except ModelError as error:
+        if path.name in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Model files are untrusted and their readers are foreign code: a damaged file may make one loop, swell or crash
 natively. Here that ends as one line of our own, and the libraries it loaded leave with the process.
 
-The child is ``python -m whet.models.importers.isolated module:function``; the function takes bytes and returns bytes
+The function takes bytes and returns bytes
 (JSON at both ends), read from standard input and written to a file, because foreign code prints.
 """
 
@@ -25,6 +25,7 @@ from whet import errors
 from whet.errors import EnvironmentLacks, ModelError, WhetError
 
 GIGABYTE = 1 << 30
+_BOOT = f"from {__name__} import main; main()"
 _ORT_PREFIX = re.compile(r"^\s*\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 
 
@@ -84,7 +85,7 @@ def call(
     memory = limits.memory_bytes or default_memory()
     with tempfile.TemporaryDirectory(prefix="whet-isolated-") as folder:
         answer, refusal = Path(folder, "answer"), Path(folder, "refusal")
-        command = [interpreter, "-P", "-m", __name__, target, str(answer), str(refusal), str(memory)]
+        command = [interpreter, "-P", "-c", _BOOT, target, str(answer), str(refusal), str(memory)]
         complaint = _run(["env", *assigned, *command], request, limits, memory)
         if refusal.exists():
             raise _revive(msgspec.json.decode(refusal.read_bytes(), type=Failure))
@@ -102,7 +103,7 @@ def run_program(command: list[str], limits: Limits, cwd: Path | None = None) -> 
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, timeout=limits.seconds, check=False)
     except subprocess.TimeoutExpired:
-        raise EnvironmentLacks(f"'{command[0]}' took longer than {limits.seconds:.0f} s and was stopped") from None
+        raise EnvironmentLacks(f"'{command[0]}' took longer than {limits.seconds:g} s and was stopped") from None
     except OSError as error:
         raise EnvironmentLacks(f"'{command[0]}' cannot be run: {error.strerror}") from error
     last = last_line(done.stderr)
@@ -148,7 +149,7 @@ def _run(command: list[str], request: bytes, limits: Limits, memory: int) -> str
         try:
             _, said = child.communicate(request, timeout=limits.seconds)
         except subprocess.TimeoutExpired:
-            return f"reading it took longer than {limits.seconds:.0f} s and was stopped"
+            return f"reading it took longer than {limits.seconds:g} s and was stopped"
         finally:
             _kill_group(child.pid)
     if child.returncode >= 0:
@@ -206,5 +207,7 @@ def _child(target: str, answer: Path, refusal: Path, memory: int) -> None:
     refusal.write_bytes(msgspec.json.encode(failure))
 
 
-if __name__ == "__main__":
-    _child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+def main() -> None:
+    """What the child runs: target, answer file, refusal file and memory bound are its arguments."""
+    target, answer, refusal, memory = sys.argv[1:]
+    _child(target, Path(answer), Path(refusal), int(memory))

@@ -33,7 +33,9 @@ def read_ir(convert: Callable[[], Any], path: Path, kind: str) -> Any:
                 f"{path}: OpenVINO cannot convert the {kind} operator(s) {', '.join(operators)}; "
                 "export the model without them, or to ONNX"
             ) from error
-        raise ModelError(f"{path} cannot be read as {kind}: {one_line(error)}") from error
+        unreadable = "Unable to read the model" in str(error)
+        reason = "damaged, or of a version OpenVINO does not read" if unreadable else one_line(error)
+        raise ModelError(f"{path} cannot be read as {kind}: {reason}; copy or export it again") from error
     if not model.inputs:
         raise Unsupported(
             f"{path}: the converted model has no inputs (it computes a constant); a service needs at least one. "

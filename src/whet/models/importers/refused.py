@@ -96,6 +96,9 @@ _ROWS: tuple[tuple[Callable[[Path], bool], str], ...] = (
     (_any_zip, "is an archive, but of no model format Whet knows. Unpack it and give the model inside"),
 )
 
+REFUSED_FILES = tuple(sentence for _, sentence in _ROWS)
+"""What is said of each kind, for the documentation."""
+
 
 def sniff(path: Path) -> bool:
     """Recognise any row."""

@@ -20,7 +20,8 @@ from whet.models.importers.reference import load_openvino
 
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 """How ``torch.save`` without a zip begins: its magic number as a pickle."""
-_STATE = ("collections.OrderedDict", "torch._utils._rebuild", "torch.", "torch._tensor", "builtins.dict")
+_STATE = ("collections.OrderedDict", "torch.", "builtins.dict", "builtins.set", "__builtin__.dict", "__builtin__.set")
+"""How names begin that a pickle of mere tensors holds; ``torch.nn.`` is not among them."""
 MAX_PICKLE_BYTES = 64 << 20
 
 

@@ -219,6 +219,8 @@ def _ir_cost(node: Any, kind: str) -> Cost | None:
     shapes = [shape or () for shape in inputs]
     if arithmetic:
         return _IR_ARITHMETIC[kind](node, shapes, out)
+    if node.outputs() and node.get_output_element_type(0).to_string() in {"i32", "i64"}:
+        return Cost()  # arithmetic on shapes, not on data
     return flops.simple(kind, shapes[0] if shapes else (), out)
 
 

@@ -1,0 +1,81 @@
+"""Writes ``docs/formats.md`` from the format table and the importers' layer tables, so that the page cannot lie."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from whet.models.importers import FORMATS
+from whet.models.importers.base import Format
+from whet.models.importers.onnx_clean import HEALTHY_OPSET
+from whet.models.importers.openvino_ir import OLDEST
+from whet.models.importers.refused import REFUSED_FILES
+
+OWN = ("caffe", "mxnet", "caffe2")
+"""Formats that Whet reads itself, layer by layer."""
+
+_HEAD = """# Which model formats does Whet take?
+
+This page is written by `python -m whet.models.importers > docs/formats.md`; a test holds it to the code.
+
+Everything that takes a model takes any of these: `whet import`, `inspect`, `optimize`, `serve`. A file is recognised by
+what it holds, never by its ending. It is converted in a process of its own, under a time and a memory limit, because
+model files are untrusted; nothing is unpickled and no code from a file is run unless a flag allows it.
+
+"""
+_AFTER = f"""
+What every import does after converting:
+
+- **The batch axis is freed and proven.** The net must give on a batch of two what it gives on two batches of one, in
+  every runtime that opens it; otherwise it serves one request at a time, and `whet inspect` says why.
+- **Handicaps are named and taken out.** An ONNX file that lists its initializers as inputs, or whose opset is below
+  {HEALTHY_OPSET}, is cleaned where the outputs prove equal; the untouched file is kept beside as `original.onnx`.
+- **A net without inputs is refused**: it computes a constant, mostly because a converter folded its input away.
+- **OpenVINO IR** is read from version {OLDEST} on; older versions are refused by number.
+- **A TensorFlow signature** is chosen by `--signature`. Where it takes serialized `tf.Example`, its dense features
+  become the inputs. Signatures that change state are refused, naming the operator.
+- **What surrounds the net** may be said in `preprocess.toml` beside the model (or `<model>.preprocess.toml`): how
+  pictures become inputs, what the outputs mean. Unknown keys are errors that name the path.
+"""
+
+
+def render() -> str:
+    """Return the whole page."""
+    parts = [_HEAD, _formats(), _AFTER, _refused()]
+    parts += [_layers(next(row for row in FORMATS if row.name == name)) for name in OWN]
+    return "".join(parts)
+
+
+def _formats() -> str:
+    lines = ["| format | files | read by | needs |", "|---|---|---|---|"]
+    for row in FORMATS:
+        if row.name != "refused":
+            needs = f"`pip install 'whet[{row.needs}]'`" if row.needs else "nothing"
+            lines.append(f"| `{row.name}` | {row.summary} | {row.route} | {needs} |")
+    return "\n".join(lines) + "\n"
+
+
+def _refused() -> str:
+    lines = ["\n## Recognised and refused\n", "| a file that | why, and where to go |", "|---|---|"]
+    for sentence in REFUSED_FILES:
+        what, _, why = sentence.partition(": ") if ": " in sentence.split(". ")[0] else sentence.partition(". ")
+        lines.append(f"| {what.rstrip('.')} | {why} |")
+    return "\n".join(lines) + "\n"
+
+
+def _layers(row: Format) -> str:
+    module: Any = importlib.import_module(row.module)
+    lines = [f"\n## {row.summary}: layers\n", "| layer | how |", "|---|---|"]
+    lines += [f"| `{name}` | {_how(function)} |" for name, function in sorted(module.SUPPORTED.items())]
+    refused = getattr(module, "REFUSED", {})
+    if refused:
+        lines += ["", "Refused by name, all at once, with counts:", "", "| layer | why |", "|---|---|"]
+        lines += [f"| `{name}` | {why} |" for name, why in sorted(refused.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _how(function: Callable[..., Any]) -> str:
+    """Return the first line of what says how: the function's docstring, or that of what a partial wraps."""
+    inner = getattr(function, "func", function)
+    text = inspect.getdoc(inner) or ""
+    return text.splitlines()[0].replace("|", "\\|") if text else "as ONNX has it"
