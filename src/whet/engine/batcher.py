@@ -104,6 +104,11 @@ class Batcher:
         """Batches taken and not yet done."""
         return len(self._flying)
 
+    @property
+    def flying(self) -> tuple[Batch, ...]:
+        """Batches taken and not yet done, in the order in which they were taken."""
+        return tuple(self._flying)
+
     def offer(self, request: Request, now: float) -> None:
         """Admit ``request`` to the queue, or refuse it at once; may add others to :attr:`dropped`.
 

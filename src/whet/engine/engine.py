@@ -21,7 +21,7 @@ from whet.engine.intake import Intake, collect, failure, fill, join
 from whet.engine.lanes import Lanes, Place
 from whet.engine.ready import Ready
 from whet.engine.request import NS, SETTLED, Answer, EngineStats, Request, Timing
-from whet.errors import DeadlineExceeded, NotReady, WhetError
+from whet.errors import DeadlineExceeded, NotReady, RuntimeFailed, WhetError
 from whet.plan import Effective, Plan
 from whet.tensors import Array, Tensors, TensorSpec
 
@@ -176,6 +176,8 @@ class Engine:
             self._ready.session.close()
         else:  # freeing a model that is still computing would take the process down
             log.error("model '%s' is stuck in its runtime; its memory stays taken until the process ends", self.name)
+            for batch in self._batcher.flying:
+                self._fail(batch.pieces, RuntimeFailed(f"model '{self.name}' did not end its run and was unloaded"))
 
     def _admission(self, gate: CoreGate | None, weight: float) -> Dispatch:
         if gate is None or self.plan.threads > 1:
