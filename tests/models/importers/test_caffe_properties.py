@@ -1,15 +1,23 @@
 """Random small Caffe nets against rules written in numpy from Caffe's own definitions (``src/caffe/layers``)."""
 
+import contextlib
 import itertools
 import math
+import random
+import re
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from whet.errors import WhetError
 from whet.models.importers import caffe
 from whet.models.importers.base import Options
+from whet.models.importers.caffe.build import build
+from whet.models.importers.caffe.net import read_net
+from whet.models.importers.caffe.prototxt import parse
+from whet.models.importers.caffe.weights import parse_weights
 
 EPS32 = 1e-5
 
@@ -419,8 +427,6 @@ def test_every_layer_type_has_a_rule():
 
 @pytest.mark.parametrize("kind", [*IMAGES, *SPREAD, *NORMS, *POINTS, *MOVES, *OTHERS])
 def test_a_layer_of_each_type_follows_its_rule(tmp_path, run_net, kind):
-    import random
-
     for seed in range(6):
         net = Net(random.Random(seed), (2, 4, 5, 6))
         name = grow(net, "data", kind)
@@ -443,3 +449,18 @@ def test_random_nets_follow_the_rules(tmp_path, run_net, rng):
         name = grow(net, name, rng.choice(kinds))
     if net.used:
         check(net, tmp_path, run_net, "onnxruntime")
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_net_with_a_wrong_number_is_read_or_refused(rng):
+    net, name = Net(rng, (2, 4, 5, 6)), "data"
+    for _ in range(rng.randrange(1, 4)):
+        name = grow(net, name, rng.choice([*IMAGES, *SPREAD, *NORMS, *POINTS, *MOVES, *OTHERS]))
+    weights = parse_weights(memoryview(caffemodel(net.blobs)), "weights")
+    spots = [match.span() for match in re.finditer(r"(?<=: )-?[0-9][0-9.e-]*", net.text)]
+    start, end = rng.choice(spots)
+    wrong = rng.choice(("0", "-1", "7", "1000000", "2147483648", "1e30", "nan", "0.5", "AVE_EXC_PAD"))
+    text = net.text[:start] + wrong + net.text[end:]
+    with contextlib.suppress(WhetError):
+        build(read_net(parse(text.encode(), "net"), "net"), weights, "weights", {})

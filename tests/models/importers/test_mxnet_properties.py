@@ -1,5 +1,6 @@
 """Random small MXNet nets against rules written in numpy from MXNet's own definitions (``src/operator``)."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -11,8 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from whet.errors import WhetError
 from whet.models.importers import mxnet
 from whet.models.importers.base import Options
+from whet.models.importers.mxnet.build import build
+from whet.models.importers.mxnet.symbol import parse_symbol
 
 STYLES = ("param", "attr", "attrs")
 
@@ -457,3 +461,21 @@ def test_random_nets_follow_the_rules(tmp_path, run_net, rng):
         ref = grow(net, ref, rng.choice(list(RULES)))
     if net.heads():
         check(net, tmp_path, run_net, "onnxruntime")
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_net_with_a_wrong_parameter_is_read_or_refused(rng):
+    net, ref = Net(rng, (2, 4, 5, 6)), (0, 0)
+    for _ in range(rng.randrange(1, 4)):
+        ref = grow(net, ref, rng.choice(list(RULES)))
+    spots = [(node[net.style], key) for node in net.nodes for key in node.get(net.style, {})]
+    if spots:
+        table, key = rng.choice(spots)
+        table[key] = rng.choice(
+            ("0", "-1", "(7,)", "1000000", "(4294967296, 1)", "nan", "None", "(0, -1)", "True", "x")
+        )
+    document = {"nodes": net.nodes, "heads": [[*head, 0] for head in net.heads()]}
+    with contextlib.suppress(WhetError):
+        symbol = parse_symbol(json.dumps(document).encode(), "net")
+        build(symbol, net.arrays, "weights", {"data": net.x.shape})

@@ -13,6 +13,9 @@ import numpy as np
 from whet.errors import ModelError
 from whet.models.importers.onnx_graph import Array, Graph, Value
 
+MAX_WINDOW = 1 << 16
+"""Largest number in a window; a tensor of the files it comes from has far shorter axes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -31,6 +34,17 @@ class Window:
     begin: tuple[int, ...]
     end: tuple[int, ...]
     dilation: tuple[int, ...]
+
+    def bounded(self, where: str) -> "Window":
+        """Return the window itself; ``where`` names the layer in errors.
+
+        Raises:
+            ModelError: one of its numbers is past :data:`MAX_WINDOW`.
+        """
+        largest = max((*self.kernel, *self.stride, *self.begin, *self.end, *self.dilation))
+        if largest > MAX_WINDOW:
+            raise ModelError(f"{where}: a kernel, stride, pad or dilation is {largest}; the bound is {MAX_WINDOW}")
+        return self
 
     @property
     def reach(self) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from whet.models.importers.onnx_graph import UNKNOWN, free_batch
 __all__ = ["REFUSED", "SUPPORTED", "convert", "sniff"]
 
 _LAYER = re.compile(rb"^[^#\n\"']*?\blayers?\s*:?\s*\{", re.MULTILINE)
+_V2_WEIGHTS = re.compile(rb"\A(?:\n[\x00-\x7f][^\0]{0,127}?)?\xa2\x06", re.DOTALL)
 _SNIFFED_BYTES = 1 << 16
 
 
@@ -34,9 +35,12 @@ def sniff(path: Path) -> bool:
             head = stream.read(_SNIFFED_BYTES)
     except OSError:
         return False
-    if b"\0" in head:
-        return path.suffix == ".caffemodel"
-    return bool(_LAYER.search(head)) or path.suffix == ".caffemodel"
+    return _is_weights(path, head) or (b"\0" not in head and bool(_LAYER.search(head)))
+
+
+def _is_weights(path: Path, head: bytes) -> bool:
+    """Tell a caffemodel by V2's layer tag (field 100) at the front, or by its name where it is of an older form."""
+    return bool(_V2_WEIGHTS.match(head)) or path.suffix == ".caffemodel"
 
 
 def convert(path: Path, options: Options, workdir: Path) -> Converted:
@@ -47,7 +51,7 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
         ModelError: a damaged file, weights that do not fit, shapes that do not fit.
         UsageError: options that name no input.
     """
-    if path.suffix == ".caffemodel":
+    if _is_weights(path, _front(path)):
         beside = ", ".join(sorted(child.name for child in path.parent.glob("*.prototxt"))) or "none lies beside it"
         raise Unsupported(f"'{path.name}' holds the weights; give the prototxt that describes the net ({beside})")
     try:
@@ -70,6 +74,14 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
         images=images,
         notes=(*_notes(net, free), *notes),
     )
+
+
+def _front(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_SNIFFED_BYTES)
+    except OSError as error:
+        raise ModelError(f"cannot read '{path}': {error.strerror}; check the path") from error
 
 
 def _notes(net: Net, free: bool) -> list[str]:

@@ -26,8 +26,9 @@ def batch_norm(c: Context, layer: Layer, values: Values) -> list[Value]:
     if len(x.shape) < 2:
         raise ModelError(f"{layer.where} normalises channels [N, C, ...] but gets {x}")
     sums = float(c.blob(layer, 2, (1,))[0])
-    factor = np.float32(1 / sums if sums else 0)
-    mean, variance = (c.blob(layer, index, (channels,)) * factor for index in (0, 1))
+    with np.errstate(all="ignore"):  # numbers of the file, as meaningless as it gives them
+        factor = np.float32(1 / sums if sums else 0)
+        mean, variance = (c.blob(layer, index, (channels,)) * factor for index in (0, 1))
     ones = np.ones(channels, np.float32)
     epsilon = layer.param("batch_norm_param").number("eps", 1e-5)
     return [ops.batch_norm(c.graph, x, (ones, np.zeros(channels, np.float32), mean, variance), epsilon)]

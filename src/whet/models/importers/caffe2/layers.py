@@ -86,7 +86,8 @@ def _window(op: Operator, rank: int) -> ops.Window:
     if len(pads) != 2 * rank:
         raise ModelError(f"{op.where}: pads {list(pads)} must be two for each of {rank} spatial axes")
     stride, dilation = _each(op, "stride", 1, rank, 1), _each(op, "dilation", 1, rank, 1)
-    return ops.Window(_each(op, "kernel", None, rank, 1), stride, pads[:rank], pads[rank:], dilation)
+    kernel = _each(op, "kernel", None, rank, 1)
+    return ops.Window(kernel, stride, pads[:rank], pads[rank:], dilation).bounded(op.where)
 
 
 def _weight_shape(c: Context, op: Operator) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ def _window(node: Node, rank: int, *, dilated: bool = True) -> ops.Window:
     dilation = (node.integers("dilate", ones, 1) or ones) if dilated else ones
     if {len(kernel), len(stride), len(pad), len(dilation)} != {rank}:
         raise ModelError(f"{node.where}: kernel {kernel}, stride {stride}, pad {pad} do not fit {rank} spatial axes")
-    return ops.Window(kernel, stride, pad, pad, dilation)
+    return ops.Window(kernel, stride, pad, pad, dilation).bounded(node.where)
 
 
 def _convolved(c: Context, node: Node, given: Operands, *, bare: bool) -> tuple[Value, ops.Window, int, int, Operands]:
@@ -104,10 +104,12 @@ def batch_norm(c: Context, node: Node, given: Operands) -> list[Value]:
     epsilon = node.number("eps", 1e-3)
     if axis == 1:
         return [ops.batch_norm(c.graph, x, (gamma, beta, mean, variance), epsilon)]
-    factor = gamma / np.sqrt(variance + np.float32(epsilon))
+    with np.errstate(all="ignore"):  # numbers of the file, as meaningless as it gives them
+        factor = gamma / np.sqrt(variance + np.float32(epsilon))
+        shift = beta - mean * factor
     rank = len(x.shape)
     y = c.graph.op("Mul", [x, ops.spread(c.graph, factor, axis, rank, "factor")], x.shape)
-    return [c.graph.op("Add", [y, ops.spread(c.graph, beta - mean * factor, axis, rank, "shift")], x.shape)]
+    return [c.graph.op("Add", [y, ops.spread(c.graph, shift, axis, rank, "shift")], x.shape)]
 
 
 def pooling(c: Context, node: Node, given: Operands) -> list[Value]:
