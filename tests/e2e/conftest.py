@@ -176,7 +176,7 @@ def serve(tmp_path):
 
         def start(*args, **more):
             args = ["--cache-dir", str(tmp_path / "cache"), *map(str, args)]
-            return stack.enter_context(Server(args, ready_s=60, stop_s=10, **more))
+            return stack.enter_context(Server(args, **{"ready_s": 60, "stop_s": 10, **more}))
 
         yield start
 
