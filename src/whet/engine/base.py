@@ -31,6 +31,7 @@ class Capabilities:
         options: runtime switches worth searching: name -> values; the first value is the runtime's default. A runtime
             with free-form values lists the name with no values.
         version: of the library.
+        devices: values of ``Plan.device``.
     """
 
     formats: frozenset[str]
@@ -41,6 +42,7 @@ class Capabilities:
     isa_ceilings: tuple[str, ...]
     options: Mapping[str, tuple[str, ...]]
     version: str
+    devices: tuple[str, ...] = ("CPU",)
 
 
 class Slot(Protocol):

@@ -14,6 +14,7 @@ def refuse_illegal(runtime: str, able: Capabilities, artifact: Artifact, plan: P
     """
     asked = (
         ("artifact format", artifact.format, sorted(able.formats)),
+        ("device", plan.device, list(able.devices)),
         ("precision", plan.precision, sorted(able.precisions)),
         ("pinning", plan.pinning, [False, True] if able.pinning else [False]),
         ("isa_ceiling", plan.isa_ceiling, [None, *able.isa_ceilings]),

@@ -21,16 +21,18 @@ SHAPES_KEPT = 16
 """Input shapes whose arrays a slot keeps, where shapes vary."""
 EMBEDDED_LIMIT = 2_000_000_000
 """Bytes a model may have to be rewritten in memory (protobuf ends at 2 GB)."""
-_LEVELS = {
+LEVELS = {
     "all": "ORT_ENABLE_ALL",
     "extended": "ORT_ENABLE_EXTENDED",
     "basic": "ORT_ENABLE_BASIC",
     "none": "ORT_DISABLE_ALL",
 }
-_SWITCHES = {
+"""Option ``graph`` -> the library's name of it."""
+SWITCHES = {
     "spinning": "session.intra_op.allow_spinning",
     "denormals_as_zero": "session.set_denormal_as_zero",
 }
+"""Option -> the session's configuration entry."""
 
 
 class OnnxRuntime:
@@ -54,7 +56,7 @@ class OnnxRuntime:
             isa_ceilings=(),
             options={
                 "spinning": ("1", "0"),
-                "graph": tuple(_LEVELS),
+                "graph": tuple(LEVELS),
                 "denormals_as_zero": ("0", "1"),
                 "defaults": ("0", "1"),  # what is compared with, never searched
             },
@@ -64,8 +66,6 @@ class OnnxRuntime:
     def open(self, artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> "OrtSession":  # noqa: ARG002
         """See :class:`whet.engine.base.Runtime`. One session takes every batch size; its streams share the weights."""
         refuse_illegal("ONNX Runtime", self.capabilities(), artifact, plan)
-        if plan.device != "CPU":
-            raise PlanRefused(f"ONNX Runtime runs on device CPU here, not '{plan.device}'")
         fused = plan.fused_preprocessing and bool(artifact.images or artifact.post)
         source = _fused(artifact) if fused else str(artifact.path)
         before = _tasks()
@@ -88,9 +88,9 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         options.intra_op_num_threads = pool_size(plan, len(os.sched_getaffinity(0)))
         options.graph_optimization_level = getattr(
-            self.ort.GraphOptimizationLevel, _LEVELS[plan.option("graph", "all")]
+            self.ort.GraphOptimizationLevel, LEVELS[plan.option("graph", "all")]
         )
-        for name, entry in _SWITCHES.items():
+        for name, entry in SWITCHES.items():
             if plan.option(name):
                 options.add_session_config_entry(entry, plan.option(name))
         return options

@@ -66,6 +66,7 @@ class OpenVINO:
                     "defaults": ("no", "throughput", "latency"),  # what is compared with, never searched
                 },
                 version=self.ov.__version__.split("-")[0],
+                devices=tuple(self.core.available_devices),
             )
         return self._able
 
@@ -73,8 +74,6 @@ class OpenVINO:
         """See :class:`whet.engine.base.Runtime`."""
         refuse_illegal("OpenVINO", self.capabilities(), artifact, plan)
         refuse_other_isa(plan, environ())
-        if plan.device not in self.core.available_devices:
-            raise PlanRefused(f"OpenVINO has no device '{plan.device}' here; it has {self.core.available_devices}")
         try:
             model = self.core.read_model(artifact.path)
             rest = fuse(self.ov, model, artifact) if plan.fused_preprocessing else artifact.post

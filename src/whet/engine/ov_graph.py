@@ -3,6 +3,7 @@
 The nodes put in are those of :mod:`whet.models.fuse`, in the same order, so that both runtimes compute the same.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from whet.errors import Unsupported
 from whet.models.around import channel_order, luma_weights, per_channel, split_post
 from whet.models.artifact import Artifact, ImageInput, OutputStep
+from whet.quiet import silence_telemetry
 from whet.tensors import TensorSpec
 
 
@@ -37,6 +39,21 @@ def fix_batch(model: Any, inputs: tuple[TensorSpec, ...], size: int | None) -> A
         shapes[copy.input(spec.name)] = list(shape)
     copy.reshape(shapes)
     return copy
+
+
+def save_fused(artifact: Artifact, path: Path) -> tuple[OutputStep, ...]:
+    """Write the artifact's net with what surrounds it as an IR to ``path`` (``.xml``; the weights lie beside it).
+
+    Returns:
+        The postprocessing steps that are not in the graph.
+    """
+    silence_telemetry()
+    import openvino
+
+    model = openvino.Core().read_model(artifact.path)
+    rest = fuse(openvino, model, artifact)
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return rest
 
 
 def _fuse_image(ov: Any, model: Any, image: ImageInput) -> None:

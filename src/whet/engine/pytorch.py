@@ -6,6 +6,7 @@ Pickles are never opened: ``torch.jit.load`` and ``torch.export.load`` read arch
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,11 @@ class Torch:
             if plan.option("compile", "none") != "none":
                 raise PlanRefused("PyTorch cannot freeze an exported program; leave option 'compile' at none")
             return torch.export.load(str(artifact.path)).module()
-        model = torch.jit.load(str(artifact.path), map_location="cpu").eval()
-        if plan.option("compile", "none") == "freeze":
-            model = torch.jit.optimize_for_inference(torch.jit.freeze(model))
+        with warnings.catch_warnings():  # PyTorch calls TorchScript old; files of it are still there to be served
+            warnings.simplefilter("ignore", DeprecationWarning)
+            model = torch.jit.load(str(artifact.path), map_location="cpu").eval()
+            if plan.option("compile", "none") == "freeze":
+                model = torch.jit.optimize_for_inference(torch.jit.freeze(model))
         return model
 
 

@@ -65,19 +65,22 @@ class TensorFlow:
         return TensorFlowSession(self.tf, (loaded, loaded.signatures[name]), artifact, plan)
 
     def _size_pools(self, threads: int, streams: int) -> None:
-        threading = self.tf.config.threading
-        wanted = (threads, max(streams, 1))
-        made = (threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
-        if made == wanted:
+        pools = self.tf.config.threading
+        if (made := pool_threads(self.tf)) == threads:
             return
         try:
-            threading.set_intra_op_parallelism_threads(wanted[0])
-            threading.set_inter_op_parallelism_threads(wanted[1])
+            pools.set_intra_op_parallelism_threads(threads)
+            pools.set_inter_op_parallelism_threads(streams)
         except RuntimeError as error:
             raise PlanRefused(
-                f"TensorFlow computes with {made[0]} threads in this process, the plan wants {wanted[0]}; "
+                f"TensorFlow computes with {made} threads in this process, the plan wants {threads}; "
                 "serve the two models by different servers, or give both plans the same threads"
             ) from error
+
+
+def pool_threads(tf: Any) -> int:
+    """Return the threads of TensorFlow's compute pool; left unset it makes one for each core of the mask."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
 
 
 class TensorFlowSession:
@@ -89,9 +92,8 @@ class TensorFlowSession:
         self.inputs = artifact.inputs
         self.outputs = artifact.outputs
         self.post = artifact.post
-        threading = tf.config.threading
-        made = threading.get_intra_op_parallelism_threads()
-        raw = {"intra_op": str(made), "inter_op": str(threading.get_inter_op_parallelism_threads())}
+        made = pool_threads(tf)
+        raw = {"intra_op": str(made), "inter_op": str(tf.config.threading.get_inter_op_parallelism_threads())}
         self.effective = Effective("f32", min(plan.streams, len(os.sched_getaffinity(0))), made, raw)
         _, takes = self.function.structured_input_signature
         self.names = {spec.name: _matching(spec.name, list(takes)) for spec in artifact.inputs}
