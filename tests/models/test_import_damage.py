@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from whet.errors import DataError, ModelError, OutputError, Unsupported, WhetError
 from whet.models.importers import Limits, Options, import_model, recognise
 from whet.models.importers.tf_example import parse_example
-from whet.models.importers.tf_graph import features_for, read_graph
+from whet.models.importers.tf_graph import read_graph
+from whet.models.importers.tf_parse import features_for
 from whet.models.importers.tf_signature import serving_graph, signatures_of
 
 

@@ -5,7 +5,7 @@ such constants are changed to "as many as come in". Nothing is believed: the fre
 what the net as it came gives on two batches of one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,32 +50,50 @@ def candidate(inputs: tuple[TensorSpec, ...]) -> str:
     return ""
 
 
-def prove(whole: Runner, freed: Runner, *, quantised: bool) -> str:
-    """Run ``freed`` on a batch of two and ``whole`` on its rows; return what differs, or an empty string.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the net as it came gives on two single samples.
 
-    Args:
-        whole: the net as it came.
-        freed: the same with a free batch axis.
-        quantised: it holds integer layers, so a rounding flip is no influence.
+    Attributes:
+        feeds: both samples as one batch.
+        outputs: of the first sample and of the second, each a batch of one.
     """
+
+    feeds: dict[str, Array]
+    outputs: tuple[dict[str, Array], dict[str, Array]]
+
+
+def rows_of(whole: Runner) -> Rows | str:
+    """Run two random samples one by one; or return why none could be run."""
     reason = ""
     dynamic = any(dim == DYNAMIC for spec in whole.inputs for dim in spec.shape[1:])
     for free in FREE_SIZES if dynamic else FREE_SIZES[:1]:
-        feeds = random_feeds(freed.inputs, rows=2, seed=20, free=free)
+        feeds = random_feeds(whole.inputs, rows=2, seed=20, free=free)
         try:
-            rows = [whole.run({name: value[row : row + 1] for name, value in feeds.items()}) for row in range(2)]
+            first, second = (whole.run({name: v[row : row + 1] for name, v in feeds.items()}) for row in range(2))
         except ModelError as error:
             reason = f"no random input could be run through it ({error})"
             continue
-        try:
-            both = freed.run(feeds)
-        except ModelError as error:
-            return f"a batch of two cannot be run ({error})"
-        return _compare(rows, both, QUANTISED_TOLERANCE if quantised else None)
+        return Rows(feeds, (first, second))
     return reason
 
 
-def _compare(rows: list[dict[str, Array]], both: dict[str, Array], tolerance: float | None) -> str:
+def prove(rows: Rows, freed: Runner, *, quantised: bool) -> str:
+    """Run ``freed`` on both samples as one batch; return how that differs from one by one, or an empty string.
+
+    Args:
+        rows: what the net as it came gave.
+        freed: the same net with a free batch axis, in the same runtime.
+        quantised: it holds integer layers, so a rounding flip is no influence.
+    """
+    try:
+        both = freed.run(rows.feeds)
+    except ModelError as error:
+        return f"a batch of two cannot be run ({error})"
+    return _compare(rows.outputs, both, QUANTISED_TOLERANCE if quantised else None)
+
+
+def _compare(rows: Sequence[dict[str, Array]], both: dict[str, Array], tolerance: float | None) -> str:
     for name, value in both.items():
         if value.ndim == 0 or value.shape[0] != 2:
             return f"output '{name}' of a batch of two has shape {list(value.shape)}"

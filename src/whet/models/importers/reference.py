@@ -121,6 +121,8 @@ def open_onnxruntime(path: Path) -> Runner:
     settings.log_severity_level = 4
     # Spinning threads would disturb whoever shares these cores; nothing here is timed.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A second, packed copy of the weights pays off over many runs, not over the few made here.
+    settings.add_session_config_entry("session.disable_prepacking", "1")
     try:
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:

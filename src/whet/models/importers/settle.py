@@ -49,29 +49,59 @@ def settle(converted: Converted, options: Options, workdir: Path) -> Settled:
     """
     converted = _wanted_format(converted, options, workdir)
     converted = _shaped(converted, options.input_shapes, workdir)
-    opened, refusals = _open_all(converted.model, converted.format)
-    if not opened:
+    looks, refusals = _look(converted)
+    if not looks:
         raise ModelError(f"no runtime opens the converted model: {'; '.join(refusals)}")
-    first = opened[0]
-    if not first.inputs or not first.outputs:
+    inputs, outputs = looks[0].inputs, looks[0].outputs
+    if not inputs or not outputs:
         raise Unsupported("the model has no inputs or no outputs; a service needs at least one of each")
     # An opset that ONNX Runtime refuses still runs in OpenVINO, and the other way round: say so once, here.
     notes = [*converted.notes, *refusals]
     precision = weights_precision(converted.model, converted.format)
-    freed, reason = _free(converted, opened, workdir, quantised=precision in {"int8", "mixed"})
+    freed, reason = _free(converted, looks, workdir, quantised=precision in {"int8", "mixed"})
     if freed is None:
         notes.append(f"runs one request at a time: {reason}")
-        inputs, outputs = _measured(first)
     else:
         if freed.repaired:
             notes.append(f"{freed.repaired} reshape(s) held the batch at 1; freed, outputs proven equal")
         kept = [file for file in converted.files if file not in _files_of(converted)]
         converted = replace(converted, model=freed.model, files=(*freed.files, *kept))
-        inputs, outputs = _measured(_open_all(freed.model, converted.format)[0][0])
-        inputs, outputs = _with_batch(inputs), _with_batch(outputs)
+        inputs, outputs = (_with_batch(specs) for specs in (inputs, outputs))
     converted = replace(converted, notes=tuple(notes))
-    runtimes = tuple(runner.runtime for runner in opened)
+    runtimes = tuple(look.runtime for look in looks)
     return Settled(converted, inputs, outputs, freed is not None, precision, runtimes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one runtime says of the net as it came; the runtime is closed again, large nets are never open twice.
+
+    Attributes:
+        runtime: its name.
+        inputs: specs.
+        outputs: specs, ranks measured where the runtime does not know them.
+        rows: outputs of two samples one by one, or why there are none.
+    """
+
+    runtime: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    rows: batch.Rows | str
+
+
+def _look(converted: Converted) -> tuple[list[_Look], list[str]]:
+    looks, refusals = [], []
+    for runtime, way in _ways(converted.model, converted.format).items():
+        try:
+            runner = way()
+        except ModelError as error:
+            refusals.append(str(error))
+            continue
+        reason = batch.candidate(runner.inputs)
+        rows = reason or batch.rows_of(runner)
+        looks.append(_Look(runtime, *_measured(runner), rows))
+        del runner
+    return looks, refusals
 
 
 def _wanted_format(converted: Converted, options: Options, workdir: Path) -> Converted:
@@ -167,19 +197,13 @@ def resolve_shapes(shapes: dict[str, tuple[int, ...]], ranks: dict[str, int]) ->
     return resolved
 
 
-def _open_all(model: Path, kind: str) -> tuple[list[Runner], list[str]]:
-    """Open the model in every runtime that takes its format; return the runners and the refusals."""
+def _ways(model: Path, kind: str) -> dict[str, Callable[[], Runner]]:
+    """Return how to open the model, by runtime that takes its format."""
     names = _onnx_names(model) if kind == "onnx" else ((), ())
-    ways: list[Callable[[], Runner]] = [lambda: open_openvino(model, *names)]
+    ways: dict[str, Callable[[], Runner]] = {"openvino": lambda: open_openvino(model, *names)}
     if kind == "onnx":
-        ways.append(lambda: open_onnxruntime(model))
-    opened, refusals = [], []
-    for way in ways:
-        try:
-            opened.append(way())
-        except ModelError as error:
-            refusals.append(str(error))
-    return opened, refusals
+        ways["onnxruntime"] = lambda: open_onnxruntime(model)
+    return ways
 
 
 def _onnx_names(model: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -198,25 +222,26 @@ def _files_of(converted: Converted) -> set[Path]:
 
 
 def _free(
-    converted: Converted, opened: list[Runner], workdir: Path, *, quantised: bool
+    converted: Converted, looks: list[_Look], workdir: Path, *, quantised: bool
 ) -> tuple[batch.Freed | None, str]:
-    reason = batch.candidate(opened[0].inputs)
-    if reason:
-        return None, reason
+    for look in looks:
+        if isinstance(look.rows, str):
+            return None, look.rows
     folder = workdir / "freed"
     folder.mkdir()
     target = folder / converted.model.name
     make = batch.free_ir if converted.format == "ir" else batch.free_onnx
 
     def judge(freed: batch.Freed) -> str:
-        runners, refusals = _open_all(freed.model, converted.format)
-        by_name = {runner.runtime: runner for runner in runners}
-        for whole in opened:
-            if whole.runtime not in by_name:
-                return "; ".join(refusals)
-            reason = batch.prove(whole, by_name[whole.runtime], quantised=quantised)
+        ways = _ways(freed.model, converted.format)
+        for look in looks:
+            assert isinstance(look.rows, batch.Rows)
+            try:
+                reason = batch.prove(look.rows, ways[look.runtime](), quantised=quantised)
+            except ModelError as error:
+                return str(error)
             if reason:
-                return f"{reason} in {whole.runtime}"
+                return f"{reason} in {look.runtime}"
         return ""
 
     return batch.first_that_holds(lambda repair: make(converted.model, target, repair=repair), judge)

@@ -1,35 +1,14 @@
-"""Small surgery on a TensorFlow ``GraphDef``: what a signature reaches, and ``tf.Example`` parsing cut out of it.
+"""Small surgery on a TensorFlow ``GraphDef``: read it, find what a signature reaches, cut it, write it again.
 
-OpenVINO has no rule for ``ParseExample``. Its dense outputs are what a model computes from, so they become the inputs:
-the parser node goes, a ``Placeholder`` a feature takes its place. Where parsing happens inside a function (TensorFlow
-2), the calls that lead to it are inlined first. Everything else in the graph stays byte for byte.
-
-Field numbers are those of ``graph.proto``, ``node_def.proto``, ``attr_value.proto``, ``function.proto`` and
-``op_def.proto``.
+What is not changed stays byte for byte. Field numbers are those of ``graph.proto``, ``node_def.proto``,
+``attr_value.proto``, ``function.proto`` and ``op_def.proto``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from whet.errors import ModelError, Unsupported
 from whet.models.importers import wire
-from whet.models.importers.tf_signature import map_entry, shape_of
-
-PARSERS = frozenset({"ParseExample", "ParseExampleV2"})
-CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-MAX_INLINED = 1000
-"""Calls inlined for one signature; a graph that wants more calls itself."""
-# Operators with several named outputs; in a function body they are told by name, in a graph by position.
-_OUTPUTS = {
-    **dict.fromkeys(
-        ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
-        ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2", "reserve_space_3"),
-    ),
-    "TopKV2": ("values", "indices"),
-    "Unique": ("y", "idx"),
-    "Switch": ("output_false", "output_true"),
-    "Merge": ("output", "value_index"),
-}
+from whet.models.importers.tf_signature import map_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +60,6 @@ class TfGraph:
     rest: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """A dense feature of ``tf.Example`` that became an input.
-
-    Attributes:
-        name: the feature's key.
-        tensor: the placeholder's tensor.
-        dtype: number in ``types.proto``.
-        shape: of one example's feature, batch axis in front.
-    """
-
-    name: str
-    tensor: str
-    dtype: int
-    shape: tuple[int, ...]
-
-
 def read_graph(graph: memoryview, what: str) -> TfGraph:
     """Read a ``GraphDef``.
 
@@ -130,7 +92,7 @@ def reached(graph: TfGraph, tensors: Iterable[str]) -> dict[str, Node]:
     """Return every node that ``tensors`` depend on, bodies of called functions included (named ``function/node``)."""
     found: dict[str, Node] = {}
     waiting = [node_of(tensor) for tensor in tensors]
-    called: set[str] = set()
+    seen: set[str] = set()
     while waiting:
         name = waiting.pop()
         node = graph.nodes.get(name)
@@ -138,7 +100,7 @@ def reached(graph: TfGraph, tensors: Iterable[str]) -> dict[str, Node]:
             continue
         found[name] = node
         waiting.extend(node_of(source) for source in node.inputs)
-        for function in _called(graph, node, called):
+        for function in called(graph, node, seen):
             found.update({f"{function}/{inner.name}": inner for inner in graph.functions[function].nodes})
     return found
 
@@ -148,23 +110,8 @@ def cut(graph: TfGraph, tensor: str, dtype: int, shape: tuple[int, ...] | None) 
     node = graph.nodes.get(node_of(tensor))
     if node is None or node.op == "Placeholder" or not tensor.endswith(":0"):
         return False
-    graph.nodes[node.name] = _placeholder(node.name, dtype, shape)
+    graph.nodes[node.name] = placeholder(node.name, dtype, shape)
     return True
-
-
-def features_for(graph: TfGraph, outputs: Iterable[str]) -> tuple[tuple[Feature, ...], dict[str, str]]:
-    """Replace each ``tf.Example`` parser that ``outputs`` depend on; return the features and renamed tensors.
-
-    Raises:
-        Unsupported: a sparse or ragged feature is used, which has no tensor a request could carry.
-    """
-    renamed = _inline_parsers(graph, list(outputs))
-    wanted = [renamed.get(tensor, tensor) for tensor in outputs]
-    features: dict[str, Feature] = {}
-    live = {name for name in reached(graph, wanted) if name in graph.nodes}
-    for parser in [graph.nodes[name] for name in live if graph.nodes[name].op in PARSERS]:
-        _replace_parser(graph, parser, live, features)
-    return tuple(features.values()), renamed
 
 
 def node_of(tensor: str) -> str:
@@ -240,10 +187,10 @@ def _argument(argument: memoryview, what: str) -> str:
     return next((wire.text(value, what) for number, _, value in wire.fields(argument, what) if number == 1), "")
 
 
-def _called(graph: TfGraph, node: Node, seen: set[str]) -> list[str]:
+def called(graph: TfGraph, node: Node, seen: set[str]) -> list[str]:
     """Return functions that ``node`` calls, directly or through others, that are not in ``seen``; adds them to it."""
     found: list[str] = []
-    waiting = list(_functions_of(node))
+    waiting = list(functions_of(node))
     while waiting:
         name = waiting.pop()
         if name in seen or name not in graph.functions:
@@ -251,11 +198,11 @@ def _called(graph: TfGraph, node: Node, seen: set[str]) -> list[str]:
         seen.add(name)
         found.append(name)
         for inner in graph.functions[name].nodes:
-            waiting.extend(_functions_of(inner))
+            waiting.extend(functions_of(inner))
     return found
 
 
-def _functions_of(node: Node) -> list[str]:
+def functions_of(node: Node) -> list[str]:
     """Return the functions a node's attributes name: ``AttrValue.func`` (10) and ``AttrValue.list.func`` (1, 9)."""
     names = []
     for attr in node.attrs.values():
@@ -266,145 +213,7 @@ def _functions_of(node: Node) -> list[str]:
     return names
 
 
-def _inline_parsers(graph: TfGraph, outputs: list[str]) -> dict[str, str]:
-    """Inline each reached call whose function parses examples; return what call outputs are now called."""
-    renamed: dict[str, str] = {}
-    for _ in range(MAX_INLINED):
-        wanted = [renamed.get(tensor, tensor) for tensor in outputs]
-        call = next((node for node in reached(graph, wanted).values() if _parses(graph, node)), None)
-        if call is None:
-            return renamed
-        moved = _inline(graph, call)
-        renamed = {tensor: moved.get(now, now) for tensor, now in renamed.items()}
-        renamed.update({tensor: now for tensor, now in moved.items() if tensor not in renamed})
-    raise ModelError(f"the graph nests more than {MAX_INLINED} calls around a tf.Example parser; it calls itself")
-
-
-def _parses(graph: TfGraph, node: Node) -> bool:
-    if node.op not in CALLS or node.name not in graph.nodes:
-        return False
-    return any(inner.op in PARSERS for name in _called(graph, node, set()) for inner in graph.functions[name].nodes)
-
-
-def _inline(graph: TfGraph, call: Node) -> dict[str, str]:
-    function = graph.functions[_functions_of(call)[0]]
-    given = [source for source in call.inputs if not source.startswith("^")]
-    arguments = dict(zip(function.arguments, given, strict=False))
-    body = {node.name: node for node in function.nodes}
-
-    def place(source: str) -> str:
-        if source.startswith("^"):
-            return f"^{call.name}/{source[1:]}"
-        name, _, spot = source.partition(":")
-        if name in arguments:
-            return arguments[name]
-        return f"{call.name}/{name}:{_position(body[name], spot)}" if name in body else f"{call.name}/{source}"
-
-    del graph.nodes[call.name]
-    for node in function.nodes:
-        inner = f"{call.name}/{node.name}"
-        graph.nodes[inner] = Node(inner, node.op, tuple(map(place, node.inputs)), node.attrs, node.rest)
-    moved = {f"{call.name}:{index}": place(result) for index, result in enumerate(function.results)}
-    _rewire(graph, _by_tensor(moved))
-    return moved
-
-
-def _position(node: Node, spot: str) -> int:
-    """Return the flat index of ``output:index`` among a node's outputs."""
-    name, _, index = spot.partition(":")
-    offset = int(index or 0)
-    if node.op in PARSERS and name == "dense_values":
-        return offset + 3 * _sparse_count(node)
-    names = _OUTPUTS.get(node.op, ())
-    return names.index(name) if name in names else offset
-
-
-def _by_tensor(moved: Mapping[str, str]) -> Callable[[str], str]:
-    def rename(source: str) -> str:
-        if source.startswith("^"):
-            return source
-        return moved.get(source if ":" in source else f"{source}:0", source)
-
-    return rename
-
-
-def _rewire(graph: TfGraph, rename: Callable[[str], str]) -> None:
-    for name, node in graph.nodes.items():
-        # A control edge to a node that was replaced has nothing left to wait for.
-        inputs = tuple(rename(s) for s in node.inputs if not s.startswith("^") or s[1:] in graph.nodes)
-        if inputs != node.inputs:
-            graph.nodes[name] = Node(name, node.op, inputs, node.attrs, node.rest)
-
-
-def _replace_parser(graph: TfGraph, parser: Node, live: set[str], features: dict[str, Feature]) -> None:
-    """Let the ``live`` nodes read placeholders; the parser stays, for nodes of other signatures, and is not reached."""
-    keys, first = _dense_keys(graph, parser), 3 * _sparse_count(parser)
-    types = _list_attr(parser, "Tdense")
-    shapes = _list_attr(parser, "dense_shapes")
-    moved: dict[str, str] = {}
-    used = {source for name in live for source in graph.nodes[name].inputs if node_of(source) == parser.name}
-    for source in sorted(used):
-        index = int(source.partition(":")[2] or 0) - first
-        if source.startswith("^"):
-            continue
-        if not 0 <= index < len(keys):
-            raise Unsupported(
-                f"the graph uses a sparse or ragged feature of tf.Example (output {index + first} of '{parser.name}'); "
-                "only dense features can be sent as tensors. Choose another signature or export one with dense inputs"
-            )
-        key = keys[index]
-        if key not in features:
-            dtype = types[index] if isinstance(types[index], int) else 0
-            dims = shape_of(memoryview(_as_bytes(shapes[index])), parser.name) or ()
-            features[key] = Feature(key, f"whet_feature_{len(features)}:0", int(dtype), (-1, *dims))
-            name = node_of(features[key].tensor)
-            graph.nodes[name] = _placeholder(name, features[key].dtype, features[key].shape)
-        moved[source if ":" in source else f"{source}:0"] = features[key].tensor
-    _rewire(graph, _by_tensor(moved))
-
-
-def _placeholder(name: str, dtype: int, shape: tuple[int, ...] | None) -> Node:
+def placeholder(name: str, dtype: int, shape: tuple[int, ...] | None) -> Node:
+    """Return a ``Placeholder``; ``dtype`` is a number of ``types.proto``, a ``shape`` of None leaves the rank open."""
     dims = encoded(3, 1) if shape is None else b"".join(encoded(2, encoded(1, size)) for size in shape)
     return Node(name, "Placeholder", (), {"dtype": encoded(6, dtype % 100), "shape": encoded(7, dims)})
-
-
-def _sparse_count(parser: Node) -> int:
-    attr = parser.attrs.get("Nsparse", parser.attrs.get("num_sparse", b""))
-    return next((int(v) for n, _, v in wire.fields(memoryview(attr), parser.name) if n == 3 and isinstance(v, int)), 0)
-
-
-def _dense_keys(graph: TfGraph, parser: Node) -> list[str]:
-    if parser.op == "ParseExampleV2":  # serialized, names, sparse_keys, dense_keys, ragged_keys, defaults...
-        return _strings(graph, parser.inputs[3])
-    count = len(_list_attr(parser, "Tdense"))
-    start = 2 + _sparse_count(parser)
-    return [key for source in parser.inputs[start : start + count] for key in _strings(graph, source)]
-
-
-def _strings(graph: TfGraph, source: str) -> list[str]:
-    """Return the texts of a ``Const`` node: ``AttrValue.tensor`` (8), its ``string_val`` (8)."""
-    node = graph.nodes.get(node_of(source))
-    while node is not None and node.op == "Identity" and node.inputs:
-        node = graph.nodes.get(node_of(node.inputs[0]))
-    found = []
-    for number, _, value in wire.fields(memoryview(node.attrs.get("value", b"") if node else b""), source):
-        if number == 8:
-            found += [wire.text(v, source) for n, _, v in wire.fields(wire.message(value, source), source) if n == 8]
-    return found
-
-
-def _list_attr(node: Node, name: str) -> list[int | memoryview]:
-    """Return the items of ``AttrValue.list`` (1): types (6, packed) or shapes (7)."""
-    items: list[int | memoryview] = []
-    for number, _, value in wire.fields(memoryview(node.attrs.get(name, b"")), node.name):
-        if number == 1:
-            for inner, _, part in wire.fields(wire.message(value, node.name), node.name):
-                if inner == 6:
-                    items += wire.integers(part, node.name)
-                elif inner == 7:
-                    items.append(wire.message(part, node.name))
-    return items
-
-
-def _as_bytes(value: int | memoryview) -> bytes:
-    return b"" if isinstance(value, int) else bytes(value)

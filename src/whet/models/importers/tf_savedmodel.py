@@ -9,7 +9,7 @@ are linked beside it.
 from pathlib import Path
 
 from whet.errors import ModelError, Unsupported
-from whet.models.importers import openvino_front, tf_graph, tf_signature, wire
+from whet.models.importers import openvino_front, tf_graph, tf_parse, tf_signature, wire
 from whet.models.importers.base import Converted, Options
 from whet.models.importers.reference import load_openvino
 from whet.models.importers.tf_graph import encoded
@@ -68,7 +68,7 @@ def _only(meta: memoryview, chosen: Signature, what: str) -> tuple[bytes, tuple[
     outputs = [info.tensor for info in chosen.outputs]
     _refuse_state(graph, chosen, what)
     changed = [tf_graph.cut(graph, info.tensor, info.dtype, info.shape) for info in chosen.inputs]
-    features, renamed = tf_graph.features_for(graph, outputs)
+    features, renamed = tf_parse.features_for(graph, outputs)
     inputs = [info for info in chosen.inputs if not features or _still_used(graph, info, outputs, renamed)]
     inputs += [TensorInfo(f.name, f.tensor, f.dtype, f.shape) for f in features]
     results = [TensorInfo(i.key, renamed.get(i.tensor, i.tensor), i.dtype, i.shape) for i in chosen.outputs]
