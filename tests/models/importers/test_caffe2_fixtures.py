@@ -17,7 +17,6 @@ def test_super_resolution_equals_its_onnx_twin(shared_data, tmp_path, run_net, r
     (twin,) = run_net("openvino", folder / "super_resolution.onnx", x).values()
     assert y.shape == twin.shape == (1, 1, 672, 672)
     np.testing.assert_allclose(y, twin, rtol=0, atol=1e-5)
-    assert converted.notes == ("the batch is fixed: the net joins or reorders samples",)
 
 
 def test_an_init_net_in_place_of_the_predict_net_is_told_apart(shared_data, tmp_path):

@@ -85,7 +85,7 @@ def convert(folder, document, **shapes):
         ({"nodes": [{"op": "null", "name": "a", "inputs": []}], "heads": [[1, 0]]}, "names no node before it"),
         ({"nodes": [{"op": "null", "name": "a", "inputs": [[0, 0]]}], "heads": [[0]]}, "names no node before it"),
         ({"nodes": [{"op": "null", "name": "a", "inputs": []}]}, "names no node"),
-        ({"nodes": [{"op": "null", "name": "a", "inputs": []}], "heads": []}, "no heads"),
+        ({"nodes": [{"op": "null", "name": "a", "inputs": []}], "heads": []}, "has 0 heads"),
         ({"nodes": [{"op": "null", "name": "a", "attrs": 3, "inputs": []}], "heads": [[0]]}, "attrs of node 'a'"),
     ],
 )

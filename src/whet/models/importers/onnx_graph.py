@@ -70,6 +70,7 @@ class Graph:
         self.outputs: dict[str, Value] = {}
         self.constants: dict[str, Array] = {}
         self._names: set[str] = set()
+        self._made: set[str] = set()
         self._final: dict[str, str] = {}
 
     def fresh(self, hint: str) -> str:
@@ -132,18 +133,22 @@ class Graph:
         values = [Value(self.fresh(f"{self.scope}.{op}"), self.checked(shape), self.where) for shape in shapes]
         names = tuple(value.name if value else "" for value in inputs)
         self.nodes.append(Node(op, names, tuple(value.name for value in values), attributes))
+        self._made.update(value.name for value in values)
         return values
 
     def output(self, name: str, value: Value) -> None:
         """Declare ``value`` an output called ``name`` (``name.1`` where taken). Call it after the last layer."""
         final = self.fresh(name)
-        if any(value.name in node.outputs for node in self.nodes):
-            self.nodes = [_renamed(node, value.name, final) for node in self.nodes]
+        if value.name in self._made and value.name not in self._final:
             self._final[value.name] = final
         else:  # an input, a constant or an output already: give it a second name
-            source = self._final.get(value.name, value.name)
-            self.nodes.append(Node("Identity", (source,), (final,), {}))
+            self.nodes.append(Node("Identity", (value.name,), (final,), {}))
         self.outputs[final] = replace(value, name=final)
+
+    def named(self) -> list[Node]:
+        """Return the nodes with the outputs under their final names."""
+        renamed = lambda names: tuple(self._final.get(name, name) for name in names)  # noqa: E731  (used twice)
+        return [Node(n.op, renamed(n.inputs), renamed(n.outputs), n.attributes) for n in self.nodes]
 
     def same_as(self, other: "Graph") -> bool:
         """Whether both compute the same, apart from the declared shapes."""
@@ -197,13 +202,6 @@ def free_batch(build: Callable[[int], Graph]) -> tuple[Graph, bool]:
     return graph, follows and len(first) == 1 and graph.same_as(probe)
 
 
-def _renamed(node: Node, old: str, new: str) -> Node:
-    if old not in node.inputs and old not in node.outputs:
-        return node
-    inputs, outputs = (tuple(new if name == old else name for name in names) for names in (node.inputs, node.outputs))
-    return Node(node.op, inputs, outputs, node.attributes)
-
-
 def _equal(left: Array, right: Array) -> bool:
     if left.shape != right.shape or left.dtype != right.dtype:
         return False
@@ -219,7 +217,7 @@ def _write(graph: Graph, out: BinaryIO, free: bool, data: BinaryIO | None) -> No
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="whet")
     model.opset_import.add(domain="", version=OPSET)
     proto = onnx.GraphProto(name=graph.name or "net")
-    for node in graph.nodes:
+    for node in graph.named():
         proto.node.append(onnx.helper.make_node(node.op, node.inputs, node.outputs, node.outputs[0], **node.attributes))
     for name, shape in graph.inputs.items():
         proto.input.append(_declare(onnx, name, shape, free))

@@ -72,7 +72,7 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
         format="onnx",
         recipe=f"whet-caffe {whet.__version__}",
         images=images,
-        notes=(*_notes(net, free), *notes),
+        notes=(*_notes(net), *notes),
     )
 
 
@@ -84,13 +84,11 @@ def _front(path: Path) -> bytes:
         raise ModelError(f"cannot read '{path}': {error.strerror}; check the path") from error
 
 
-def _notes(net: Net, free: bool) -> list[str]:
+def _notes(net: Net) -> list[str]:
     notes = []
     if net.version < 2:
         notes.append(f"written for Caffe's V{net.version} layers, upgraded to V2")
     if net.skipped:
         listed = ", ".join(f"{kind} ({count})" for kind, count in sorted(net.skipped.items()))
         notes.append(f"layers for training only are left out: {listed}")
-    if not free:
-        notes.append("the batch is fixed: the net joins or reorders samples")
     return notes

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from whet.errors import ModelError, Unsupported
 
-MAX_BYTES = 8 << 20
+MAX_BYTES = 4 << 20
 """Longest text taken; the largest published deploy files have 1 MB."""
 MAX_DEPTH = 32
 """Deepest nesting taken; Caffe's schema has five levels."""

@@ -60,7 +60,7 @@ def parse_weights(buffer: memoryview, what: str) -> Weights:
         else:
             continue
         if blobs:
-            weights.setdefault(name, blobs)
+            weights[name] = blobs  # the last of a name wins, as when Caffe copies them one by one
     return weights
 
 

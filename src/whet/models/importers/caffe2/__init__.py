@@ -61,7 +61,6 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
         files=graph.save(model, free),
         format="onnx",
         recipe=f"whet-caffe2 {whet.__version__}",
-        notes=() if free else ("the batch is fixed: the net joins or reorders samples",),
     )
 
 

@@ -56,13 +56,11 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
     if not free and any(shape[:1] == (UNKNOWN,) for shape in options.input_shapes.values()):
         raise Unsupported(f"'{path.name}' mixes the samples of a batch: its batch cannot be variable; give a number")
     model = workdir / "model.onnx"
-    notes = () if free else ("the batch is fixed: the net joins or reorders samples",)
     return Converted(
         model=model,
         files=graph.save(model, free),
         format="onnx",
         recipe=f"whet-mxnet {whet.__version__}",
-        notes=notes,
     )
 
 

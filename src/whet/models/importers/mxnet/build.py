@@ -49,10 +49,11 @@ def build(
         given = [_operand(node, pair, symbol, outputs) for pair in _data(node)]
         for place, value in enumerate(SUPPORTED[node.op](c, node, given)):
             outputs[index, place] = Value(value.name, value.shape, f"node '{node.name}'")
+    widths = Counter(index for index, _ in outputs)
     for pair in symbol.heads:
         node = symbol.nodes[pair[0]]
         operand = _operand(node, pair, symbol, outputs)
-        many = sum(1 for index, _ in outputs if index == pair[0]) > 1
+        many = widths[pair[0]] > 1
         graph.where, graph.scope = node.where, node.name
         graph.output(f"{node.name}_output{pair[1] if many else ''}", c.value(operand))
     return graph

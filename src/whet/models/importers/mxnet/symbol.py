@@ -138,8 +138,8 @@ def parse_symbol(data: bytes, what: str) -> Symbol:
         raise ModelError(f"{what} is no MXNet symbol: it lacks a list 'nodes' of 1 to {MAX_NODES}")
     read = tuple(_node(node, index, what) for index, node in enumerate(nodes))
     heads = _references(document.get("heads"), len(read), f"{what}: heads")
-    if not heads:
-        raise ModelError(f"{what} has no heads: no output is named")
+    if not 0 < len(heads) <= MAX_NODES:
+        raise ModelError(f"{what} has {len(heads)} heads, the outputs; 1 to {MAX_NODES} belong there")
     return Symbol(read, heads)
 
 
