@@ -93,7 +93,7 @@ class ServeSettings(Settings, frozen=True, kw_only=True):
     max_connections: Annotated[Positive, about("HTTP connections a worker holds open.")] = 8192
     header_timeout_ms: Annotated[Positive, about("Time a client has to send a request's head.")] = 10_000
     body_timeout_ms: Annotated[
-        Positive, about("Longest pause while a client sends a body, or while it does not read its answer.")
+        Positive, about("Time a client has for a body, beside its size at 50 kB/s, and for reading its answer.")
     ] = 30_000
     idle_timeout_ms: Annotated[Positive, about("Time an HTTP connection may lie idle between requests.")] = 75_000
     grpc_connection_age_ms: Annotated[

@@ -222,7 +222,7 @@ def test_good_clients_are_served_rightly_among_bad_and_vanishing_ones(kit, serve
     client = kit.Http(server.http)
     deeds = [vanish, babble, misfit, wander, leave_grpc, ask_grpc]
     failures = []
-    stop = time.monotonic() + 6
+    stop = time.monotonic() + 4
 
     def misbehave(seed):
         dice = random.Random(seed)

@@ -48,9 +48,9 @@ def run(settings: ServeSettings) -> int:
 
 
 async def _serve(settings: ServeSettings, http_socket: socket.socket, control_path: Path) -> int:
-    stopped = _signals()
     host = read_host()
     commands = Commands(settings, host)
+    stopped = _signals(commands)
     with ports.grpc(settings.host, settings.grpc_port, share_port=False) if settings.grpc else _NO_PORT as port:
         pass  # free; whether workers will share it is known once the plans are
     deployments = await asyncio.to_thread(resolve, settings, host)
@@ -78,12 +78,10 @@ async def _until_stopped(
     stopped: "asyncio.Future[int]",
 ) -> int:
     async with _control(control_path, commands):
-        loop = asyncio.get_running_loop()
-        for number, work in ((signal.SIGHUP, commands.reload), (signal.SIGUSR1, commands.restart)):
-            loop.add_signal_handler(number, _attempt, number.name, work)
         _announce(settings, supervisor, control_path)
         code = await stopped
         log.info("stopping: what is in flight has %g s", settings.drain_ms / 1e3)
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):  # whoever asks again does not want to wait
             loop.add_signal_handler(number, supervisor.kill)
         clean = await supervisor.stop(settings.drain_ms / 1e3)
@@ -123,8 +121,8 @@ def _environment(deployments: list[Deployment]) -> dict[str, str]:
     return {**env, **asked}
 
 
-def _signals() -> asyncio.Future[int]:
-    """Return a future of the exit code that a signal asks for."""
+def _signals(commands: Commands) -> asyncio.Future[int]:
+    """Return a future of the exit code that a signal asks for; other signals are carried out as commands."""
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[int] = loop.create_future()
 
@@ -134,6 +132,8 @@ def _signals() -> asyncio.Future[int]:
 
     loop.add_signal_handler(signal.SIGTERM, stop, 0)
     loop.add_signal_handler(signal.SIGINT, stop, 130)
+    for number, work in ((signal.SIGHUP, commands.reload), (signal.SIGUSR1, commands.restart)):
+        loop.add_signal_handler(number, _attempt, number.name, work)
     return stopped
 
 
