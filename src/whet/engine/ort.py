@@ -87,9 +87,7 @@ class OnnxRuntime:
             return options
         options.inter_op_num_threads = 1
         options.intra_op_num_threads = pool_size(plan, len(os.sched_getaffinity(0)))
-        options.graph_optimization_level = getattr(
-            self.ort.GraphOptimizationLevel, LEVELS[plan.option("graph", "all")]
-        )
+        options.graph_optimization_level = getattr(self.ort.GraphOptimizationLevel, LEVELS[plan.option("graph", "all")])
         for name, entry in SWITCHES.items():
             if plan.option(name):
                 options.add_session_config_entry(entry, plan.option(name))

@@ -75,49 +75,55 @@ class OpenVINO:
         refuse_illegal("OpenVINO", self.capabilities(), artifact, plan)
         refuse_other_isa(plan, environ())
         try:
-            model = self.core.read_model(artifact.path)
-            rest = fuse(self.ov, model, artifact) if plan.fused_preprocessing else artifact.post
-            inputs = artifact.service_inputs if plan.fused_preprocessing else artifact.inputs
+            model, inputs, rest = self.read(artifact, plan)
             sizes: tuple[int | None, ...] = plan.batch_sizes
             if plan.dynamic_batch or not artifact.batched:
                 sizes = (None,)
-            compiled = {
-                size: self._compile(fix_batch(model, inputs, size), artifact, plan, cache_dir) for size in sizes
-            }
+            kept = None if cache_dir is None else (BlobCache(cache_dir / "openvino"), artifact.sha256)
+            compiled = {size: self._compile(fix_batch(model, inputs, size), plan, kept) for size in sizes}
         except RuntimeError as error:
             log.exception("OpenVINO cannot compile artifact %s", artifact.sha256[:12])
-            reason = _reason(error)
-            raise RuntimeFailed(f"OpenVINO cannot compile this model under {plan}: {reason}") from error
+            raise RuntimeFailed(f"OpenVINO cannot compile this model under {plan}: {_reason(error)}") from error
         session = OpenVINOSession(self.ov, (inputs, artifact.outputs, rest), compiled, self._effective(compiled, plan))
         if any(DYNAMIC in spec.shape[1 if artifact.batched else 0 :] for spec in inputs):
             session.graph = model
         return session
 
-    def _compile(self, model: Any, artifact: Artifact, plan: Plan, cache_dir: Path | None) -> Any:
+    def read(self, artifact: Artifact, plan: Plan) -> tuple[Any, tuple[TensorSpec, ...], tuple[OutputStep, ...]]:
+        """Return the graph (with its surroundings, where the plan fuses them), its inputs, and the steps left out."""
+        model = self.core.read_model(artifact.path)
+        if not plan.fused_preprocessing:
+            return model, artifact.inputs, artifact.post
+        return model, artifact.service_inputs, fuse(self.ov, model, artifact)
+
+    def compile(self, model: Any, inputs: tuple[TensorSpec, ...], size: int | None, plan: Plan, more: Any) -> Any:
+        """Compile one batch size with ``more`` settings than the plan's, without a cache: for looking inside."""
+        return self.core.compile_model(fix_batch(model, inputs, size), plan.device, {**settings_for(plan), **more})
+
+    def _compile(self, model: Any, plan: Plan, kept: tuple[BlobCache, str] | None) -> Any:
         config = settings_for(plan)
-        if cache_dir is None:
+        if kept is None:
             return self.core.compile_model(model, plan.device, config)
-        shapes = {port.get_any_name(): str(port.get_partial_shape()) for port in model.inputs}
+        cache, artifact = kept
         key = key_of(
             {
-                "artifact": artifact.sha256,
+                "artifact": artifact,
                 "fused": plan.fused_preprocessing,
-                "shapes": shapes,
+                "shapes": {port.get_any_name(): str(port.get_partial_shape()) for port in model.inputs},
                 "device": plan.device,
                 "config": config,
                 "version": self.ov.__version__,
-                "isa": self._isa(plan.device),
+                "isa": f"{self.core.get_property(plan.device, 'FULL_DEVICE_NAME')} {isa_ceilings()}",
                 "ceiling": environ().get(ISA_VARIABLE, ""),
             }
         )
-        cache = BlobCache(cache_dir / "openvino")
-        folder = cache.find(key)
         compiled: list[Any] = []
 
         def compile_into(place: Path | None) -> None:
-            kept = {} if place is None else {"CACHE_DIR": str(place), "CACHE_MODE": "OPTIMIZE_SPEED"}
-            compiled.append(self.core.compile_model(model, plan.device, {**config, **kept}))
+            where = {} if place is None else {"CACHE_DIR": str(place), "CACHE_MODE": "OPTIMIZE_SPEED"}
+            compiled.append(self.core.compile_model(model, plan.device, {**config, **where}))
 
+        folder = cache.find(key)
         if folder is None:
             cache.write(key, compile_into)
         else:
@@ -125,9 +131,6 @@ class OpenVINO:
             if not compiled[0].get_property("LOADED_FROM_CACHE"):
                 log.warning("OpenVINO did not take the cached model %s and compiled anew", key[:12])
         return compiled[0]
-
-    def _isa(self, device: str) -> str:
-        return f"{self.core.get_property(device, 'FULL_DEVICE_NAME')} {isa_ceilings()}"
 
     def _effective(self, compiled: Mapping[int | None, Any], plan: Plan) -> Effective:
         """Read the settings back from the last compilation.
