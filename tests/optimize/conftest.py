@@ -8,10 +8,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from small_artifacts import make_artifact  # noqa: E402  (found by the line above)
+from small_artifacts import make_artifact
 
-from whet.models.artifact import Artifact, ImageInput  # noqa: E402
-from whet.tensors import TensorSpec  # noqa: E402
+from whet.models.artifact import Artifact, ImageInput
+from whet.tensors import TensorSpec
 
 
 @pytest.fixture

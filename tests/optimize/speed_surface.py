@@ -1,4 +1,4 @@
-"""A made-up but shaped surface of speeds over the real space of a two-core host: what the strategies are replayed on."""
+"""A made-up but shaped surface of speeds over the real space of a two-core host: strategies are replayed on it."""
 
 import math
 

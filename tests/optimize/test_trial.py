@@ -146,7 +146,8 @@ def test_a_plan_the_runtime_refuses_is_a_refusal(lab, artifact):
 def test_trials_die_with_their_parent(artifact, pool, bench, tmp_path):
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from whet.models.artifact import load_artifact; from whet.optimize.trial import Trial, Bench; from whet.plan import Plan\n"
+        "from whet.models.artifact import load_artifact; from whet.plan import Plan\n"
+        "from whet.optimize.trial import Trial, Bench\n"
         "a = load_artifact(Path(sys.argv[1]))\n"
         "t = Trial(a.folder, Plan(a.sha256, 'fake'), Path(sys.argv[2]), Bench((0,), Path(sys.argv[3])), {})\n"
         "t.wait_ready(); print(t.pid, flush=True); time.sleep(60)\n"

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from whet.optimize.accuracy import Verdict
+from whet.optimize.advice import advice
 from whet.optimize.finals import compare
 from whet.optimize.lab import Case, Record, paired
 from whet.optimize.space import LEVELS, Level
@@ -38,7 +39,7 @@ def document(state: State) -> dict[str, Any]:
         "layers": [],
         "roofline": None,
         "refused": _refused(state),
-        "advice": _advice(state),
+        "advice": advice(state),
         "noise": _noise(state),
         "served": None,
         "seed": state.request.seed,
@@ -292,7 +293,8 @@ def _ablation(state: State) -> list[dict[str, Any]]:
     today = next((one for one in measured if not one.name.startswith("OpenVINO")), measured[0] if measured else None)
     steps: list[tuple[str, Level, Case]] = []
     if today is not None and today.best is not None:
-        steps.append((f"today: {today.name}", "system", today.best))
+        load = f"batch {today.best.rows}, callers {today.best.callers}"
+        steps.append((f"today: {today.name} ({load})", "system", today.best))
     levels = ((name, state.levels[name]) for name in LEVELS[:2] if name in state.levels)
     steps.extend((state.label(case.plan), name, case) for name, case in levels)
     steps.append((state.label(state.chosen.plan), "algorithm", state.chosen))
@@ -350,50 +352,3 @@ def _noise(state: State) -> dict[str, Any]:
         "kept": judge.kept,
         "measuring_cpu_share": lab.measuring_cpu_s / lab.measuring_wall_s if lab.measuring_wall_s else None,
     }
-
-
-AXES = (
-    ("streams x threads", lambda plan: (plan.streams, plan.threads), ("streams", "threads")),
-    ("batch", lambda plan: plan.max_batch, ("batch_sizes", "queue_bound")),
-    ("runtime", lambda plan: plan.runtime, ("runtime", "options")),
-    ("weights and precision", lambda plan: (plan.artifact, plan.precision), ("artifact", "precision")),
-    ("pinning", lambda plan: plan.pinning, ("pinning",)),
-    ("preprocessing in the graph", lambda plan: plan.fused_preprocessing, ("fused_preprocessing",)),
-    ("instruction set", lambda plan: plan.isa_ceiling, ("isa_ceiling",)),
-    ("one dynamic compilation", lambda plan: plan.dynamic_batch, ("dynamic_batch",)),
-)
-
-
-def _advice(state: State) -> list[dict[str, Any]]:
-    """Return what each choice was worth: the chosen plan against measured plans that differ in this one axis."""
-    if state.chosen is None:
-        return []
-    chosen, ranking = state.chosen.plan, {one.key: one for one in state.racing.ranking()}
-    found = []
-    for name, value, fields in AXES:
-        best: tuple[float, Case] | None = None
-        for key, ranked in ranking.items():
-            case = state.lab.records[key].case
-            changes = {field: getattr(case.plan, field) for field in fields}
-            if value(case.plan) == value(chosen) or chosen.with_(**changes) != case.plan or chosen.id not in ranking:
-                continue
-            ratio = math.exp(ranking[chosen.id].score - ranked.score)
-            if best is None or ratio < best[0]:
-                best = (ratio, case)
-        if best is not None:
-            ratio, case = best
-            words = f"{name}: {state.label(chosen)} instead of {state.label(case.plan)}: {100 * (ratio - 1):+.0f} %"
-            one, two = paired(state.record(state.chosen), state.record(case))
-            direct = paired_ratio(one, two, seed=state.request.seed) if len(one) >= 2 else None
-            found.append(
-                {
-                    "words": words,
-                    "counterfactual": {
-                        "plan_id": case.plan.id,
-                        "label": state.label(case.plan),
-                        "ratio": ratio,
-                        "paired": _of(direct),
-                    },
-                }
-            )
-    return found

@@ -48,6 +48,7 @@ def hold(state: State) -> None:
         state.say("finals", f"block {blocks + 1} of {len(cases)} plans measured together")
         measured_round(state, together, 1)
         blocks += 1
+    state.finalists = list({case.key: case for case in (*state.finalists, *state.levels.values())}.values())
     state.chosen = choose(state, state.finalists)
 
 

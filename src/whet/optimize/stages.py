@@ -19,7 +19,7 @@ from whet.plan import Plan
 SHARES: dict[str, float] = {"system": 0.3, "application": 0.42, "algorithm": 0.64}
 """Share of the whole budget that is spent when a level ends; what one leaves over, the next may use."""
 
-MUST: dict[str, int] = {"system": 3, "application": 1, "algorithm": 2}
+MUST: dict[str, int] = {"system": 3, "application": 1, "algorithm": 4}
 """Seeds of a level that are measured even when the budget is short."""
 MEMORY_BOUND = 1.6
 """Batching that gains more than this means that weights, or the cost of a call, are the limit, not arithmetic."""
@@ -173,16 +173,20 @@ def _seeds(state: State, name: Level, plans: Sequence[Plan]) -> Iterable[str]:
             if plan.max_batch == 8
         ]
         return [plan.id for plan in larger[:1]]
+    return [plan.id for plan in _compressed(state, plain, base)]
+
+
+def _compressed(state: State, plain: Sequence[Plan], base: Plan) -> list[Plan]:
+    """Return, for everything that passed the gate, the plan like the best so far: what rounds most comes first."""
     found = []
-    for artifact, precision in sorted(state.allowed):
-        for plan in plain:
-            able = state.space.variants[artifact].runtimes
-            runtime = base.runtime if not able or base.runtime in able else able[0]
-            wanted = (artifact, precision, runtime, base.streams, base.threads, False)
-            got = (plan.artifact, plan.precision, plan.runtime, plan.streams, plan.threads, plan.dynamic_batch)
-            if got == wanted and plan.max_batch in {1, base.max_batch}:
-                found.append(plan.id)
-    return found
+    for plan in plain:
+        able = state.space.variants[plan.artifact].runtimes
+        runtime = base.runtime if not able or base.runtime in able else able[0]
+        shape = (plan.runtime, plan.streams, plan.threads, plan.max_batch, plan.dynamic_batch)
+        if shape == (runtime, base.streams, base.threads, base.max_batch, False):
+            found.append(plan)
+    made = [one.artifact for one in state.variants]
+    return sorted(found, key=lambda plan: (plan.artifact == made[0], made.index(plan.artifact), plan.precision))
 
 
 def classify(state: State) -> None:
@@ -202,10 +206,7 @@ def classify(state: State) -> None:
     if gain is None:
         bound, words = "unknown", "batches were not measured: whether weights or arithmetic limit it is unknown"
     elif gain > MEMORY_BOUND:
-        bound, words = (
-            "memory",
-            f"batching gains {100 * (gain - 1):.0f} %: reading weights, or the cost of a call, limits it",
-        )
+        bound, words = _why_batching_pays(state, gain)
     else:
         bound, words = "compute", f"batching gains {100 * (gain - 1):+.0f} %: arithmetic limits it"
     state.service |= {
@@ -215,6 +216,19 @@ def classify(state: State) -> None:
         "words": words,
     }
     state.journal.add("service", dict(state.service))
+
+
+def _why_batching_pays(state: State, gain: float) -> tuple[str, str]:
+    """Tell weights that are read anew for every sample from calls that cost more than what they compute."""
+    size = sum(path.stat().st_size for path in state.artifact.folder.iterdir() if path.is_file())
+    cache = state.host.fingerprint_fields.get("l3_bytes")
+    said = f"batching gains {100 * (gain - 1):.0f} %"
+    if isinstance(cache, int) and size > cache / 2:
+        return (
+            "memory",
+            f"{said} and the weights ({size / 1e6:.0f} MB) do not stay in the cache: reading them limits it",
+        )
+    return "queue", f"{said} though the weights ({size / 1e6:.1f} MB) stay in the cache: the cost of a call limits it"
 
 
 def resume(state: State) -> None:

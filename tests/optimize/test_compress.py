@@ -1,0 +1,138 @@
+"""Every recipe keeps the same promises: its parent stays as it is, the same seed gives the same artifact, and what it
+did stands in the lineage."""
+
+import os
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from small_nets import pictures, write_net
+
+from whet.errors import PlanRefused, RuntimeFailed
+from whet.models.artifact import hash_path
+from whet.models.importers import import_model
+from whet.models.importers.base import Options
+from whet.optimize.accuracy import noise_to_signal
+from whet.optimize.compress import RECIPES, Work, ladder, recipe, run_recipe
+from whet.optimize.data import open_data
+from whet.optimize.pool import materialise
+
+CPUS = tuple(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with an imported net (one that int8 holds, one whose outliers it does not) and calibration samples."""
+    folder = tmp_path_factory.mktemp("compress")
+    images, labels = pictures(32, seed=3)
+    np.savez(folder / "d.npz", x=images, label=labels)
+    artifacts = {}
+    for name, outlier in (("mild", 1.0), ("wild", 3e3)):
+        net = write_net(folder / f"{name}.onnx", outlier=outlier)
+        artifacts[name] = import_model(net, Options(), folder / "store")
+    data = open_data(str(folder / "d.npz"), artifacts["mild"])
+    materialise(data, range(32), artifacts["mild"], folder / "pool")
+    return folder, artifacts
+
+
+def work_of(place, name: str, net: str = "mild", store: str = "products", **changes) -> Work:
+    folder, artifacts = place
+    fields = {
+        "recipe": name, "artifact": artifacts[net].folder, "pool": folder / "pool", "calibration": "c" * 64,
+        "items": 24, "seed": 3, "store": folder / store,
+    }  # fmt: skip
+    return Work(**{**fields, **changes})
+
+
+def run(work, tmp_path, limit_s=100.0, progress=None):
+    return run_recipe(work, cpus=CPUS, limit_s=limit_s, log=tmp_path / "log", progress=progress or (lambda words: None))
+
+
+def answers(artifact, images):
+    if artifact.format == "onnx":
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(str(artifact.path)).run(None, {"x": images})[0]
+    from whet.quiet import silence_telemetry
+
+    silence_telemetry()
+    import openvino as ov
+
+    compiled = ov.Core().compile_model(artifact.path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled({"x": images})[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [one.name for one in RECIPES])
+def test_recipe_keeps_its_promises(place, tmp_path, name):
+    _, artifacts = place
+    parent = artifacts["mild"]
+    before, said = hash_path(parent.folder), []
+    product = run(work_of(place, name), tmp_path, progress=said.append)
+    assert hash_path(parent.folder) == before
+    assert product.sha256 != parent.sha256
+    assert (product.inputs, product.outputs, product.batched) == (parent.inputs, parent.outputs, parent.batched)
+    assert product.precision in {"int8", "mixed"}
+    assert product.lineage[:-1] == parent.lineage
+    step = product.lineage[-1]
+    assert step.source == parent.sha256
+    assert step.recipe.startswith(name)
+    assert step.settings["seed"] == 3
+    if recipe(name).calibrates:
+        assert (step.settings["calibration_items"], step.settings["calibration_sha256"]) == (24, "c" * 64)
+    assert said
+    images, labels = pictures(200, seed=8)
+    reference, found = answers(parent, images), answers(product, images)
+    assert 1e-9 < float(np.mean(noise_to_signal(found, reference))) < 0.3  # rounded; the fitted last layer magnifies it
+    assert (found.argmax(1) == labels).mean() > 0.9
+    again = run(work_of(place, name, store="again"), tmp_path)
+    assert again.sha256 == product.sha256
+
+
+@pytest.mark.slow
+def test_leaving_the_worst_layers_in_float_saves_a_net_that_rounding_ruins(place, tmp_path):
+    _, artifacts = place
+    images, labels = pictures(300, seed=8)
+    plain = run(work_of(place, "int8", "wild"), tmp_path)
+    careful = run(work_of(place, "int8-sensitive", "wild"), tmp_path)
+    assert (answers(artifacts["wild"], images).argmax(1) == labels).mean() > 0.95
+    ruined = (answers(plain, images).argmax(1) == labels).mean()
+    assert ruined < 0.8
+    assert (answers(careful, images).argmax(1) == labels).mean() > ruined + 0.1
+    assert careful.lineage[-1].settings["ignored"]
+
+
+def test_no_calibration_data_is_a_named_refusal(place, tmp_path):
+    with pytest.raises(PlanRefused, match=r"int8-ort.*--data"):
+        run(work_of(place, "int8-ort", pool=None), tmp_path)
+
+
+def test_a_net_with_nothing_to_round_is_a_named_refusal(place, tmp_path):
+    folder, _ = place
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 32, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 32, 32])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "relu.onnx")
+    relu = import_model(tmp_path / "relu.onnx", Options(), folder / "store")
+    with pytest.raises(PlanRefused, match=r"int8-ort-dyn.*nothing in this net"):
+        run(work_of(place, "int8-ort-dyn", artifact=relu.folder), tmp_path)
+
+
+def test_a_recipe_is_ended_when_its_time_is_over(place, tmp_path):
+    with pytest.raises(RuntimeFailed, match="ended after"):
+        run(work_of(place, "int8"), tmp_path, limit_s=0.3)
+    assert not list((place[0] / "products").glob(".writing*"))
+
+
+def test_an_unknown_recipe_is_refused(place, tmp_path):
+    with pytest.raises(PlanRefused, match="int4-magic"):
+        run(work_of(place, "int4-magic"), tmp_path)
+
+
+def test_ladders_go_from_cheap_to_dear():
+    assert [one.name for one in ladder("ptq")] == ["int8", "int8-robust", "int8-edges", "int8-sensitive"]

@@ -1,0 +1,121 @@
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speed_surface import F32, INT8, ONNXRUNTIME, OPENVINO, space
+
+from whet.optimize.space import LADDERS, Room, Variant, build, label, shapes, simplicity
+from whet.plan import Targets
+
+RUNTIMES = {"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME}
+
+
+def test_a_typical_model_on_two_cores_has_a_hundred_legal_plans_each_once():
+    found = space(2)
+    assert len(found.plans) >= 100
+    assert len({plan.id for plan in found.plans}) == len(found.plans)
+    assert all(refusal.reason and refusal.count >= 1 for refusal in found.refused)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 96),
+    st.integers(1, 96),
+    st.sampled_from(["throughput", "latency", "cores"]),
+    st.none() | st.integers(1, 64),
+)
+def test_no_plan_overbooks_the_budget_and_one_uses_all_of_it(cores, physical, objective, most):
+    room, targets = Room(cores, min(cores, physical)), Targets(objective=objective, max_cores=most, min_qps=1)
+    found = shapes(room, targets)
+    allowed = min(cores, most or cores)
+    assert all(streams * threads <= allowed for streams, threads in found)
+    assert (1, allowed) in found
+    assert (allowed, 1) in found
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("targets", "room", "gone", "reason"),
+    [
+        pytest.param(
+            Targets(objective="latency"), Room(2, 2), lambda p: p.max_batch > 1, "first sample wait", id="latency"
+        ),
+        pytest.param(
+            Targets(p99_ms=10), Room(2, 2, sample_ms=8), lambda p: p.max_batch >= 8, "even at 4x", id="batch too slow"
+        ),
+        pytest.param(
+            Targets(p99_ms=4), Room(2, 2), lambda p: p.batch_window_ms > 0, "eats the target", id="window too long"
+        ),
+        pytest.param(
+            Targets(), Room(2, 2, service="batch"), lambda p: p.batch_window_ms > 0, "come full", id="batches"
+        ),
+    ],
+)
+def test_what_cannot_meet_the_targets_is_refused_with_its_reason(targets, room, gone, reason):
+    found = build([F32], RUNTIMES, room, targets)
+    assert found.plans
+    assert not [plan for plan in found.plans if gone(plan)]
+    assert [one for one in found.refused if reason in one.reason]
+
+
+def test_formats_precisions_and_families_are_kept_apart():
+    found = space(2)
+    for plan in found.plans:
+        able, variant = RUNTIMES[plan.runtime], found.variants[plan.artifact]
+        assert plan.precision in able.precisions
+        assert variant.format in able.formats
+        assert plan.runtime in (variant.runtimes or (plan.runtime,))
+        assert able.pinning or not plan.pinning
+        assert not (plan.precision == "bf16" and plan.isa_ceiling)
+    reasons = {one.what: one.reason for one in found.refused}
+    assert "onnxruntime at bf16" in reasons
+
+
+def test_a_net_without_a_batch_axis_runs_one_by_one():
+    fixed = replace(F32, batched=False)
+    found = build([fixed], RUNTIMES, Room(2, 2), Targets())
+    assert {plan.batch_sizes for plan in found.plans} == {(1,)}
+    assert [one for one in found.refused if "no batch axis" in one.reason]
+
+
+def test_levels_nest_and_name_where_a_plan_departs():
+    found = space(2)
+    system, application, algorithm = (found.at(level) for level in ("system", "application", "algorithm"))
+    assert set(system) < set(application) < set(algorithm) == set(found.plans)
+    assert all(plan.max_batch == 1 and plan.artifact == F32.artifact and plan.precision == "f32" for plan in system)
+
+
+def test_ladders_waste_little_and_end_where_they_say():
+    for batch, sizes in LADDERS.items():
+        assert sizes[-1] == batch
+        assert sizes[0] == 1
+        assert all(b <= 4 * a for a, b in itertools.pairwise(sizes))
+
+
+def test_runtime_options_are_searched_one_at_a_time_and_never_the_defaults_switch():
+    able = replace(ONNXRUNTIME, options={**ONNXRUNTIME.options, "defaults": ("0", "1"), "free": ()})
+    found = build([F32], {"onnxruntime": able}, Room(2, 2), Targets())
+    options = {plan.options for plan in found.plans}
+    assert options == {(), (("spinning", "0"),), (("graph", "extended"),)}
+
+
+def test_the_simpler_of_two_plans_comes_first():
+    plans = space(2).plans
+    assert list(plans) == sorted(plans, key=simplicity)
+    assert plans[0].compute_threads == 1
+
+
+def test_labels_tell_plans_apart_for_people():
+    found = space(2)
+    labels = [label(plan, found.variants[plan.artifact].label) for plan in found.plans]
+    assert len(set(labels)) == len(labels)
+    assert any(words.startswith("openvino int8+bf16 2x1 b8") for words in labels)
+    assert any(words.startswith("openvino bf16 1x2 b1") for words in labels)
+
+
+def test_variants_of_the_same_service_compete():
+    pruned = Variant("c" * 64, "pruned30", "onnx", parent=False)
+    found = build([F32, INT8, pruned], RUNTIMES, Room(4, 4), Targets())
+    assert {plan.artifact for plan in found.plans} == {"a" * 64, "b" * 64, "c" * 64}
