@@ -147,8 +147,8 @@ class Graph:
 
     def named(self) -> list[Node]:
         """Return the nodes with the outputs under their final names."""
-        renamed = lambda names: tuple(self._final.get(name, name) for name in names)  # noqa: E731  (used twice)
-        return [Node(n.op, renamed(n.inputs), renamed(n.outputs), n.attributes) for n in self.nodes]
+        final = self._final
+        return [Node(n.op, _renamed(n.inputs, final), _renamed(n.outputs, final), n.attributes) for n in self.nodes]
 
     def same_as(self, other: "Graph") -> bool:
         """Whether both compute the same, apart from the declared shapes."""
@@ -200,6 +200,10 @@ def free_batch(build: Callable[[int], Graph]) -> tuple[Graph, bool]:
     # One batch size for all inputs: else the sizes would have to be told apart in every output.
     first = {shape[0] if shape else 0 for shape in graph.inputs.values()}
     return graph, follows and len(first) == 1 and graph.same_as(probe)
+
+
+def _renamed(names: Sequence[str], final: dict[str, str]) -> tuple[str, ...]:
+    return tuple(final.get(name, name) for name in names)
 
 
 def _equal(left: Array, right: Array) -> bool:
