@@ -119,7 +119,8 @@ def main() -> None:
         quiet, busy = found[False][index], found[True][index]
         added = p99(np.concatenate(busy)) - p99(np.concatenate(quiet))
         low, high = interval(busy, quiet)
-        bench.add(Row(case, f"{metric} added p99", added, low, high, "ms", 10.0, higher=False))
+        reach = 10.0 if metric == "lane's" else None
+        bench.add(Row(case, f"{metric} added p99", added, low, high, "ms", reach, higher=False))
         bench.add(Row(case, f"{metric} added p50", float(np.median(busy) - np.median(quiet)), None, None, "ms"))
     bench.add(Row(case, "JSON bodies parsed", float(sent.value), None, None, "bodies"))
     bench.close()

@@ -1,7 +1,7 @@
 """OpenVINO. Facts this file is built around are measured by ``tests/engine/test_ov.py`` and told beside the code."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +53,31 @@ class OpenVINO:
     def capabilities(self) -> Capabilities:
         """See :class:`whet.engine.base.Runtime`. Precisions are tried: the library lists some it then cannot run."""
         if self._able is None:
-            self._able = Capabilities(
-                formats=frozenset({"onnx", "ir"}),
-                precisions=frozenset(name for name in PRECISIONS if self._runs_in(name)),
-                pinning=True,
-                openmp=False,
-                fuses_images=True,
-                isa_ceilings=isa_ceilings(),
-                options={
-                    "CPU_DENORMALS_OPTIMIZATION": ("NO", "YES"),
-                    "ENABLE_CPU_RESERVATION": ("NO", "YES"),
-                    "defaults": ("no", "throughput", "latency"),  # what is compared with, never searched
-                },
-                version=self.ov.__version__.split("-")[0],
-                devices=tuple(self.core.available_devices),
-            )
+            self._able = self._describe(name for name in PRECISIONS if self._runs_in(name))
         return self._able
+
+    def _describe(self, precisions: Iterable[str]) -> Capabilities:
+        return Capabilities(
+            formats=frozenset({"onnx", "ir"}),
+            precisions=frozenset(precisions),
+            pinning=True,
+            openmp=False,
+            fuses_images=True,
+            isa_ceilings=isa_ceilings(),
+            options={
+                "CPU_DENORMALS_OPTIMIZATION": ("NO", "YES"),
+                "ENABLE_CPU_RESERVATION": ("NO", "YES"),
+                "defaults": ("no", "throughput", "latency"),  # what is compared with, never searched
+            },
+            version=self.ov.__version__.split("-")[0],
+            devices=tuple(self.core.available_devices),
+        )
 
     def open(self, artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> "OpenVINOSession":
         """See :class:`whet.engine.base.Runtime`."""
-        refuse_illegal("OpenVINO", self.capabilities(), artifact, plan)
+        # f32 runs everywhere: a server that starts does not wait for the other precisions to be tried.
+        able = self._describe(("f32",)) if plan.precision == "f32" and self._able is None else self.capabilities()
+        refuse_illegal("OpenVINO", able, artifact, plan)
         refuse_other_isa(plan, environ())
         try:
             model, inputs, rest = self.read(artifact, plan)
