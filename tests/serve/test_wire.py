@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tritonclient.grpc import service_pb2
 
-from whet.errors import TensorError, WhetError
+from whet.errors import TensorError, TooLarge, WhetError
+from whet.serve.arrays import from_raw
 from whet.serve.messages import HEALTH, INFERENCE
 from whet.serve.protocol import DEFAULT_PRIORITY, Question, Signature
 from whet.serve.wire import Received, decode, encode, split
@@ -19,6 +20,7 @@ from whet.tensors import TensorSpec, datatype_of
 ONE = Signature(
     (TensorSpec("x", "FP32", (-1, 3)),), (TensorSpec("y", "FP32", (-1, 2)), TensorSpec("z", "BYTES", (-1,)))
 )
+LIMIT = 1 << 20
 CONTENTS = {
     "bool": "bool_contents",
     "int8": "int_contents",
@@ -33,7 +35,7 @@ SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, max_side=4)
 
 
 def question(message):
-    return decode(Received(message.SerializeToString()), ONE)
+    return decode(Received(message.SerializeToString(), LIMIT), ONE)
 
 
 def stock(**changes):
@@ -72,7 +74,7 @@ def test_health_has_the_published_numbers():
 def test_a_raw_tensor_is_a_view_of_the_message():
     values = np.array([[1, 2, 3]], np.float32)
     data = stock(raw_input_contents=[values.tobytes()]).SerializeToString()
-    received = Received(data)
+    received = Received(data, LIMIT)
     array = decode(received, ONE).inputs["x"]
     np.testing.assert_array_equal(array, values)
     assert received.raws[0].obj is data
@@ -183,7 +185,7 @@ def test_a_request_that_does_not_fit_is_refused_and_named(build, words):
 @given(st.binary(max_size=60))
 def test_any_bytes_raise_only_errors_of_the_tree(data):
     with contextlib.suppress(WhetError):
-        decode(Received(data), ONE)
+        decode(Received(data, LIMIT), ONE)
 
 
 @given(st.data())
@@ -192,7 +194,7 @@ def test_a_damaged_message_raises_only_errors_of_the_tree(data):
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(WhetError):
-        decode(Received(bytes(whole[: data.draw(st.integers(0, len(whole)))])), ONE)
+        decode(Received(bytes(whole[: data.draw(st.integers(0, len(whole)))]), LIMIT), ONE)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=4), st.text(max_size=5))
@@ -202,3 +204,16 @@ def test_cutting_raws_out_leaves_the_rest_of_the_message(raws, name):
     assert [bytes(raw) for raw in cut] == raws
     message.ClearField("raw_input_contents")
     assert service_pb2.ModelInferRequest.FromString(head) == message
+
+
+def test_what_costs_time_on_the_loop_is_bounded():
+    message = service_pb2.ModelInferRequest()
+    message.inputs.add(name="x", datatype="FP32", shape=[1, 3]).contents.fp32_contents.extend([1.0] * 1000)
+    with pytest.raises(TooLarge, match="raw"):
+        Received(message.SerializeToString(), 1000)
+    raw = stock(raw_input_contents=[bytes(5000)]).SerializeToString()
+    assert len(Received(raw, 1000).raws[0]) == 5000
+    with pytest.raises(TooLarge, match="fields"):
+        split(b"\x08\x01" * 20_000, 7)
+    with pytest.raises(TooLarge, match="BYTES"):
+        from_raw("x", "BYTES", (1 << 20,), memoryview(bytes(8)))

@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 import whet
 from whet.engine.environment import environment
 from whet.errors import OutputError, PlanRefused, WhetError
-from whet.host import Host, Placement, default_workers, place, read_host
+from whet.host import Host, WorkerPlace, default_workers, place, read_host
 from whet.serve import control, logs, ports
 from whet.serve.commands import Commands
 from whet.serve.deployment import Deployment, divide
@@ -54,11 +55,11 @@ async def _serve(settings: ServeSettings, http_socket: socket.socket, control_pa
     with ports.grpc(settings.host, settings.grpc_port, share_port=False) if settings.grpc else _NO_PORT as port:
         pass  # free; whether workers will share it is known once the plans are
     deployments = await asyncio.to_thread(resolve, settings, host)
-    placement, cores = _place(settings, host, deployments)
+    places, cores = _place(settings, host, deployments)
     wanted = divide(deployments, cores, settings.weights)
-    shared = settings.grpc and len(placement.workers) > 1
+    shared = settings.grpc and len(places) > 1
     with ports.grpc(settings.host, port, share_port=True) if shared else contextlib.nullcontext(port):
-        stage = Stage(settings, placement.workers, http_socket, port, _environment(wanted), cores)
+        stage = Stage(settings, places, http_socket, port, _environment(wanted), cores)
         supervisor = commands.supervisor = Supervisor(stage, wanted, commands.handle)
         starting = asyncio.ensure_future(supervisor.start())
         await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -89,7 +90,7 @@ async def _until_stopped(
         return code
 
 
-def _place(settings: ServeSettings, host: Host, deployments: list[Deployment]) -> tuple[Placement, int]:
+def _place(settings: ServeSettings, host: Host, deployments: list[Deployment]) -> tuple[tuple[WorkerPlace, ...], int]:
     """Return where workers run, and how many cores compute in each.
 
     Raises:
@@ -105,7 +106,10 @@ def _place(settings: ServeSettings, host: Host, deployments: list[Deployment]) -
             f"{workers} workers with {front} cores each for the loop do not fit {usable} cores ({host.budget.reason}); "
             "lower --workers or --front-cores"
         )
-    return place(host, workers, cores, 1, front_cores=front), cores
+    placement = place(host, workers, cores, 1, front_cores=front)
+    if placement.shared:  # fixed cores under a quota are everybody's first choice: the kernel knows which are free
+        return tuple(replace(one, cpus=one.roam) for one in placement.workers), cores
+    return placement.workers, cores
 
 
 def _environment(deployments: list[Deployment]) -> dict[str, str]:

@@ -11,13 +11,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from whet.errors import TensorError
+from whet.errors import TensorError, TooLarge
 from whet.tensors import Array, datatype_of, numpy_dtype
 
 Buffer = bytes | memoryview
 MAX_DIMENSIONS = 16
 """More than any model here has; numpy itself stops at 64."""
 MAX_ELEMENTS = 1 << 40
+MAX_TEXTS = 1 << 18
+"""Most elements of ``BYTES`` in a tensor; each costs time on the loop."""
 NOT_IN_JSON = ("FP16", "BF16")
 """Datatypes that JSON cannot carry by the protocol."""
 _LENGTH = struct.Struct("<I")
@@ -136,6 +138,8 @@ def to_json(array: Array) -> list[Any]:
 
 
 def _from_length_prefixed(name: str, shape: Sequence[int], count: int, raw: memoryview) -> Array:
+    if count > MAX_TEXTS:
+        raise TooLarge(f"input '{name}' has {count} elements of BYTES, past the bound of {MAX_TEXTS}")
     if count * _LENGTH.size > len(raw):
         raise TensorError(f"input '{name}' has {len(raw)} bytes, too few for {count} elements of BYTES")
     items = np.empty(count, dtype=object)

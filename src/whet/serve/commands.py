@@ -127,7 +127,7 @@ class Commands:
 
     async def _numbers(self) -> list[WorkerNumbers]:
         supervisor = self._fleet
-        await asyncio.gather(*(worker.check() for worker in supervisor.workers))
+        await asyncio.gather(*(worker.refresh() for worker in supervisor.workers), return_exceptions=True)
         return totals([worker.numbers for worker in supervisor.workers], supervisor.gone)
 
 

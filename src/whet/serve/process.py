@@ -67,19 +67,26 @@ class WorkerProcess:
         """Tell the worker; if it is gone, nothing happens."""
         self._channel.tell(op, **args)
 
-    async def check(self) -> None:
-        """Ask for its numbers; a worker that is silent again and again is stuck, and is killed."""
-        try:
+    async def refresh(self) -> None:
+        """Bring :attr:`numbers` up to date; they stay as they are when the worker is gone or slow to answer.
+
+        Raises:
+            TimeoutError: it did not answer in :data:`PATIENCE_S`.
+        """
+        with contextlib.suppress(NotReady):  # it is gone, which gone() tells
             async with asyncio.timeout(PATIENCE_S):
                 self.numbers = msgspec.convert(await self.ask("numbers"), WorkerNumbers, strict=False)
+
+    async def check(self) -> None:
+        """See whether it answers; a worker that is silent again and again is stuck, and is killed."""
+        try:
+            await self.refresh()
             self._strikes = 0
         except TimeoutError:
             self._strikes += 1
-            log.warning("worker %d (pid %d) is silent since %g s", self.index, self.pid, self._strikes * PATIENCE_S)
+            log.warning("worker %d (pid %d) does not answer, %d times in a row", self.index, self.pid, self._strikes)
             if self._strikes >= STRIKES:
                 self.kill()
-        except NotReady:
-            pass  # it is gone, which gone() tells
 
     async def gone(self) -> int:
         """Wait for its end and return its exit code; negative is the signal that ended it."""

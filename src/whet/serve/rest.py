@@ -21,6 +21,8 @@ _BINARY = b"application/octet-stream"
 _JSON = b"application/json"
 _LENGTH = b"inference-header-content-length"
 _NAME_BYTES = 1024
+_TARGET_BYTES = 4096
+"""Longest target that leads anywhere; targets are remembered, so they may not be long."""
 _SEE = ("/v2", "/v2/health/ready", "/v2/models/stats", "/metrics")
 _encode = msgspec.json.encode
 
@@ -132,7 +134,7 @@ class Rest:
     def __call__(self, exchange: Exchange) -> None:
         """Answer a request, now or later; raises nothing."""
         try:
-            found = route(exchange.target)
+            found = route(exchange.target) if len(exchange.target) <= _TARGET_BYTES else None
             if found is None:
                 path = exchange.target[:200].decode("latin-1")
                 exchange.fail(404, f"there is nothing at '{path}'; GET / lists what there is")

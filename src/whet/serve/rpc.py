@@ -53,7 +53,7 @@ class Rpc:
         """ModelInfer; takes and gives serialised messages, so that tensors are not copied by protobuf."""
         call = RpcCall(self._service, self._loop.create_future())
         try:
-            received = Received(data)
+            received = Received(data, self._service.max_json_bytes)
         except WhetError as error:
             await _abort(context, error)
         head = received.head

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from whet.errors import TensorError
+from whet.errors import TensorError, TooLarge
 from whet.serve.arrays import NOT_IN_JSON, Buffer, datatype_name, elements, from_raw, to_raw
 from whet.serve.messages import INFERENCE
 from whet.serve.protocol import Question, Signature, choose, priority, refuse_unoffered, timeout_s
@@ -19,6 +19,8 @@ from whet.tensors import Array, numpy_dtype
 _Request = INFERENCE["ModelInferRequest"]
 _Response = INFERENCE["ModelInferResponse"]
 _RAW_INPUTS, _RAW_OUTPUTS = 7, 6
+_MAX_FIELDS = 10_000
+"""Most top-level fields of a message; each costs time on the loop."""
 _RAW_OUTPUT_TAG = bytes([_RAW_OUTPUTS << 3 | 2])
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -42,12 +44,21 @@ class Received:
     Attributes:
         head: the message without its raw tensors.
         raws: the raw tensors, views of the message.
+
+    Raises:
+        TensorError: it is no such message.
+        TooLarge: there is more beside raw tensors than allowed: reading it stops every other request of the process.
     """
 
     __slots__ = ("head", "raws")
 
-    def __init__(self, message: bytes) -> None:
+    def __init__(self, message: bytes, max_head_bytes: int) -> None:
         head, self.raws = split(message, _RAW_INPUTS)
+        if len(head) > max_head_bytes:
+            raise TooLarge(
+                f"the request holds {len(head)} bytes beside raw tensors, past the bound of {max_head_bytes}; "
+                "send tensors raw, not as typed contents"
+            )
         try:
             self.head = _Request.FromString(head)
         except DecodeError:
@@ -114,15 +125,18 @@ def split(message: bytes, field: int) -> tuple[bytes, list[memoryview]]:
         The message without them, and views of them in order.
 
     Raises:
-        TensorError: the message is cut off or no protobuf.
+        TensorError: the message is cut off, no protobuf, or of absurdly many fields.
     """
     view = memoryview(message)
     position = kept_from = 0
     end = len(message)
     kept: list[memoryview] = []
     cut: list[memoryview] = []
+    fields = 0
     while position < end:
-        begin = position
+        begin, fields = position, fields + 1
+        if fields > _MAX_FIELDS:
+            raise TooLarge(f"the message has more than {_MAX_FIELDS} fields")
         tag, position = _read_varint(message, position)
         kind = tag & 7
         if kind == 2:
