@@ -86,6 +86,20 @@ def test_a_model_nobody_tuned_runs_on_a_plan_that_says_so(kit, served):
     assert kit.Http(served[0].http).metric("whet_lanes") >= 1
 
 
+def test_a_model_openvino_does_not_know_runs_on_the_other_runtime(kit, serve, tmp_path):
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[1.0, 2.0], scale=[3.0, 4.0])
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y")]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    graph = helper.make_graph([node], "scaler", shapes[:1], shapes[1:])
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "scaler.onnx")
+    server = serve(tmp_path / "scaler.onnx", ready_s=100)
+    client = kit.Http(server.http)
+    inputs = [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [2, 3]}]
+    status, document = client.json("POST", "/v2/models/scaler/infer", {"inputs": inputs})
+    assert (status, document["outputs"][0]["data"]) == (200, [3.0, 4.0])
+    assert client.json("GET", "/models/scaler")[1]["plan"]["words"].startswith("onnxruntime")
+
+
 def test_two_models_share_the_cores_and_both_answer(kit, serve, served, tmp_path):
     root = tmp_path / "repository"
     for name in ("cat", "dog"):

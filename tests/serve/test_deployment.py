@@ -143,7 +143,8 @@ def test_an_artifact_gets_a_safe_plan(tmp_path, host):
     assert (one.plan.runtime, one.plan.precision, one.plan.threads) == ("fake", "f32", 1)
     assert one.plan.streams == host.budget.physical
     assert "safe defaults" in one.why
-    assert default_plan(replace(artifact, format="onnx"), 4).runtime == "openvino"
+    plan, fallback = default_plan(replace(artifact, format="onnx"), 4)
+    assert (plan.runtime, fallback) == ("openvino", "onnxruntime")
 
 
 def test_the_queue_bound_of_the_settings_wins(tmp_path, host):

@@ -25,6 +25,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         why: where the plan comes from, in words.
         weight: part of the cores, relative to the others'.
         gate_cores: cores of the gate it shares with other models of its worker; 0 when it has its cores to itself.
+        fallback: runtime to try when the plan's cannot open the model; only for plans nobody measured.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     weight: float = 1.0
     gate_cores: int = 0
+    fallback: str = ""
 
     def runs_as(self, other: "Deployment") -> bool:
         """Tell whether an engine opened for one is what the other asks for."""

@@ -21,15 +21,14 @@ from whet.settings import ServeSettings, cache_folder
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@ -]{0,254}")
 _VERSION = re.compile(r"[0-9]{1,18}")
 _RUNTIMES = {
-    "ir": "openvino",
-    "onnx": "openvino",
-    "torchscript": "torch",
-    "pt2": "torch",
-    "savedmodel": "tensorflow",
-    "fake": "fake",
+    "ir": ("openvino",),
+    "onnx": ("openvino", "onnxruntime"),
+    "torchscript": ("torch",),
+    "pt2": ("torch",),
+    "savedmodel": ("tensorflow",),
+    "fake": ("fake",),
 }
-"""Artifact format -> the runtime that serves it when no plan says otherwise."""
-_SECOND_CHOICE = {"onnx": "onnxruntime"}
+"""Artifact format -> the runtimes that serve it when no plan says otherwise, the first choice first."""
 
 
 def resolve(settings: ServeSettings, host: Host, only: str | None = None) -> list[Deployment]:
@@ -64,8 +63,10 @@ def resolve(settings: ServeSettings, host: Host, only: str | None = None) -> lis
     return list(found.values())
 
 
-def default_plan(artifact: Artifact, cores: int) -> Plan:
-    """Return a plan that is safe everywhere for a model nobody tuned: full precision, one thread a stream.
+def default_plan(artifact: Artifact, cores: int) -> tuple[Plan, str]:
+    """Return a plan that is safe everywhere for a model nobody tuned, and a second runtime to try, or "".
+
+    Full precision, one thread a stream.
 
     Args:
         artifact: the model.
@@ -73,11 +74,10 @@ def default_plan(artifact: Artifact, cores: int) -> Plan:
     """
     from whet.engine import available_runtimes
 
-    runtime = _RUNTIMES.get(artifact.format, "openvino")
     installed = available_runtimes()
-    if runtime not in installed and _SECOND_CHOICE.get(artifact.format) in installed:
-        runtime = _SECOND_CHOICE[artifact.format]
-    return Plan(artifact.sha256, runtime=runtime, streams=max(1, cores))
+    runtimes = [name for name in _RUNTIMES.get(artifact.format, ("openvino",)) if name in installed or name == "fake"]
+    runtime, fallback = (*runtimes, "", "")[:2]
+    return Plan(artifact.sha256, runtime=runtime or _RUNTIMES[artifact.format][0], streams=max(1, cores)), fallback
 
 
 def nearest(bundle: Bundle, host: Host) -> tuple[PlanRecord, str]:
@@ -154,17 +154,20 @@ def _deploy(settings: ServeSettings, host: Host, name: str, version: str, path: 
     if is_bundle(path):
         bundle = read_bundle(path)
         record, why = nearest(bundle, host)
+        fallback = ""
         plan, artifact = record.plan, bundle.artifacts[record.plan.artifact]
     else:
         store = cache_folder(settings.cache_dir) / "imported"
         artifact = load_artifact(path) if (path / MANIFEST).is_file() else import_model(path, Options(), store)
-        plan, why = default_plan(artifact, host.budget.physical), "no plan was found for it: safe defaults"
+        (plan, fallback), why = default_plan(artifact, host.budget.physical), "no plan was found for it: safe defaults"
     if artifact.sha256 != plan.artifact:
         raise BundleError(f"{path}: plan {plan.id} is for another artifact; optimize again")
     if settings.queue_bound is not None:
         plan = plan.with_(queue_bound=max(settings.queue_bound, plan.max_batch))
     folder = str(artifact.folder.resolve())
-    return Deployment(name=name, version=version, artifact=folder, sha256=artifact.sha256, plan=plan, why=why)
+    return Deployment(
+        name=name, version=version, artifact=folder, sha256=artifact.sha256, plan=plan, why=why, fallback=fallback
+    )
 
 
 def _name_of(path: Path) -> str:

@@ -27,7 +27,7 @@ from whet.engine import open_engine
 from whet.engine.engine import Engine
 from whet.engine.environment import unmet
 from whet.engine.gate import CoreGate
-from whet.errors import AddressInUse, WhetError
+from whet.errors import AddressInUse, PlanRefused, RuntimeFailed, Unsupported, WhetError
 from whet.host import memory
 from whet.models.artifact import Artifact
 from whet.serve import control, logs
@@ -159,14 +159,15 @@ class Worker:
         gate = None
         if deployment.gate_cores:
             gate = self._gates.setdefault(deployment.gate_cores, CoreGate(deployment.gate_cores))
-        return await open_engine(
-            artifact,
-            deployment.plan,
-            gate=gate,
-            name=deployment.name,
-            weight=deployment.weight,
-            cache_dir=self._cache,
-        )
+        how: dict[str, Any] = {"gate": gate, "name": deployment.name, "weight": deployment.weight}
+        how["cache_dir"] = self._cache
+        try:
+            return await open_engine(artifact, deployment.plan, **how)
+        except (PlanRefused, RuntimeFailed, Unsupported) as error:
+            if not deployment.fallback:
+                raise
+            log.warning("model %s: %s; trying %s", deployment.name, error, deployment.fallback)
+        return await open_engine(artifact, deployment.plan.with_(runtime=deployment.fallback), **how)
 
     def _numbers(self) -> WorkerNumbers:
         used = resource.getrusage(resource.RUSAGE_SELF)
