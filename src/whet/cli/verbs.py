@@ -13,6 +13,8 @@ VERBS = {
     "serve": "Serve bundles, models or a repository over HTTP and gRPC.",
     "bench": "Measure a running service: the four MLPerf scenarios.",
     "report": "Turn a bundle's evidence into HTML, Markdown or JSON.",
+    "doctor": "Name what holds a running server or a bundle back, and prove it.",
+    "export": "Write a bundle's plan as configuration of another server.",
 }
 """Verb -> one line of help. The verb lives in ``whet.cli.<verb>_verb:command``."""
 

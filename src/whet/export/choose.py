@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from whet.errors import PlanRefused, UsageError
-from whet.host import Host, distance
+from whet.host.fingerprint import distance
+from whet.host.topology import Host
 from whet.models.artifact import Artifact
 from whet.models.bundle import Bundle, PlanRecord
 from whet.plan import Plan
