@@ -212,6 +212,8 @@ class Batcher:
         """Return how long a request of ``rows`` rows offered now would take to be answered, seconds: wait and compute.
 
         Wait = what is left of the batches in flight, plus the rows ahead of it in full batches, shared by the lanes.
+        Times to come are likely ones, not typical ones: a queue a little shorter costs no throughput while it is not
+        empty, but a request admitted in vain is refused late.
         """
         lanes, costs, flying = self.lanes, self.costs, self._flying
         full, rest = divmod(rows, self._max)
@@ -221,9 +223,9 @@ class Batcher:
         if not self.queue.rows and len(flying) < lanes:
             return own
         left = sum([max(batch.expected_end - now, 0.0) for batch in flying[:lanes]])
-        left += sum([costs.typical(batch.size) for batch in flying[lanes:]])
+        left += sum([costs.likely(batch.size) for batch in flying[lanes:]])
         ahead = sum(self.queue.by_level[: max(level, 0) + 1])
-        return own + (left + ahead * costs.typical(self._max) / self._max) / lanes
+        return own + (left + ahead * costs.likely(self._max) / self._max) / lanes
 
     def _refuse_full(self, rows: int) -> None:
         bound, waiting = self.limits.queue_bound, self.queue.rows
