@@ -11,6 +11,8 @@ from whet.models.artifact import Artifact, ImageInput, OutputStep, seal
 from whet.tensors import TensorSpec
 
 FLOAT = TensorProto.FLOAT
+LARGE = 700_000
+"""Hidden units of the wide net: about 34 MB of weights."""
 OPSET = [helper.make_opsetid("", 17)]
 
 

@@ -27,6 +27,10 @@ class RuntimeContract:
     def mlp(self, store: Path) -> Artifact:
         return nets.mlp(store)
 
+    def large(self, store: Path) -> Artifact:
+        """Return the same net, much wider: 48 bytes of weights for each of its hidden units."""
+        return nets.mlp(store, width=nets.LARGE)
+
     def two_inputs(self, store: Path) -> Artifact:
         return nets.two_inputs(store)
 
@@ -221,6 +225,32 @@ class RuntimeContract:
         del session, slot
         gc.collect()
         assert watch() is None
+
+    def test_closing_gives_the_memory_back(self, store):
+        import gc
+
+        artifact = self.large(store)
+        weights_mb = 48 * nets.LARGE / 1e6
+        self.run(self.session(artifact).slot(), x=self.draw(1, 8))  # whatever a first time keeps
+        gc.collect()
+        before = resident_mb()
+        session = self.session(artifact)
+        slot = session.slot()
+        self.run(slot, x=self.draw(1, 8))
+        del slot
+        session.close()
+        del session
+        gc.collect()
+        assert resident_mb() - before < weights_mb / 2
+
+
+def resident_mb() -> float:
+    """Return this process's resident memory, after giving back what only the allocator holds."""
+    import ctypes
+
+    ctypes.CDLL(None).malloc_trim(0)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
 
 
 class OnnxContract(RuntimeContract):

@@ -160,7 +160,7 @@ async def test_a_full_queue_refuses_now():
 
 @on_loop
 async def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_one_that_passes_when_it_passes():
-    engine = await engine_of(fake={"base_us": 60_000}, queue_bound=64)
+    engine = await engine_of(fake={"base_us": 500_000}, queue_bound=64)
     with pytest.raises(DeadlineExceeded, match="cannot be met"):
         await engine.infer(draw(), deadline=time.monotonic() + 0.010)
     for _ in range(100):
@@ -170,7 +170,8 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_one_that_pas
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="in the queue"):
         await engine.infer(draw(), deadline=began + 0.030)
-    assert 0.029 <= time.monotonic() - began <= 0.055, "told when it passes, not when a lane looks"
+    assert time.monotonic() - began >= 0.029
+    assert not busy[0].done(), "told when it passes, not when a lane looks"
     await asyncio.gather(*busy)
     assert engine.stats().refused == {"deadline-exceeded": 2}
     assert sum(engine.stats().batches.values()) == 2, "never computed"

@@ -23,14 +23,14 @@ def weight(name, *shape):
     return torch.from_numpy(numpy_helper.to_array(nets.weights(name, *shape)).copy())
 
 
-def modules():
+def modules(width=16):
     import torch
 
     class Mlp(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.a = torch.nn.Parameter(weight("a", 8, 16), requires_grad=False)
-            self.b = torch.nn.Parameter(weight("b", 16, 4), requires_grad=False)
+            self.a = torch.nn.Parameter(weight("a", 8, width), requires_grad=False)
+            self.b = torch.nn.Parameter(weight("b", width, 4), requires_grad=False)
 
         def forward(self, x):
             return torch.relu(x @ self.a) @ self.b
@@ -56,6 +56,11 @@ class TorchContract(RuntimeContract):
         import torch
 
         return self.keep(store, nets.mlp(store), modules()[0], (torch.zeros(2, 8),))
+
+    def large(self, store):
+        import torch
+
+        return self.keep(store, nets.mlp(store), modules(nets.LARGE)[0], (torch.zeros(2, 8),))
 
     def two_inputs(self, store):
         import torch

@@ -31,11 +31,15 @@ class TestTensorFlow(RuntimeContract):
         tf.saved_model.save(module, str(path), signatures={"serving_default": module.run})
         return seal(replace(like, model=path.name, format="savedmodel"), [path], store)
 
-    def mlp(self, store):
+    def mlp(self, store, width=16):
         import tensorflow as tf
 
-        a, b = (numpy_helper.to_array(nets.weights(name, *shape)) for name, shape in (("a", (8, 16)), ("b", (16, 4))))
+        shapes = {"a": (8, width), "b": (width, 4)}
+        a, b = (numpy_helper.to_array(nets.weights(name, *shape)) for name, shape in shapes.items())
         return self.keep(store, nets.mlp(store), lambda x: {"y": tf.nn.relu(x @ a) @ b})
+
+    def large(self, store):
+        return self.mlp(store, nets.LARGE)
 
     def two_inputs(self, store):
         return self.keep(store, nets.two_inputs(store), lambda a, b: {"sum": a + 2 * b, "product": a * b})

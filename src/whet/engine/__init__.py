@@ -80,4 +80,8 @@ async def open_engine(
 
     wide = plan if gate is None else gate.widen(plan)
     ready = await asyncio.to_thread(get_ready, artifact, wide, cache_dir)
-    return Engine(ready, name=name, gate=gate, weight=weight)
+    try:
+        return Engine(ready, name=name, gate=gate, weight=weight)
+    except PlanRefused:
+        ready.free()
+        raise

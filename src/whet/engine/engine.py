@@ -17,11 +17,12 @@ from whet.engine.batcher import Batch, Batcher, Piece
 from whet.engine.counters import Counters
 from whet.engine.dispatch import Dispatch, Gated, Own
 from whet.engine.gate import CoreGate
-from whet.engine.intake import Intake, collect, failure, fill, join
+from whet.engine.incident import failure
+from whet.engine.intake import Intake, collect, fill, join
 from whet.engine.lanes import Lanes, Place
 from whet.engine.ready import Ready
 from whet.engine.request import NS, SETTLED, Answer, EngineStats, Request, Timing
-from whet.errors import DeadlineExceeded, NotReady, RuntimeFailed, WhetError
+from whet.errors import DeadlineExceeded, NotReady, PlanRefused, RuntimeFailed, WhetError
 from whet.plan import Effective, Plan
 from whet.tensors import Array, Tensors, TensorSpec
 
@@ -95,6 +96,7 @@ class Engine:
                 request.deadline = now + self._deadline_s
             self._batcher.offer(request, now)
         except WhetError as error:
+            request.state = SETTLED  # so that a transport may cancel it all the same
             self._counters.refuse(error.slug)
             if self._batcher.dropped:
                 self._answer_dropped()
@@ -138,7 +140,7 @@ class Engine:
 
     def cancel(self, request: Request) -> None:
         """Forget a request whose caller left: not computed if it has not started, and ``done`` is never called."""
-        if request.state == SETTLED:
+        if request.state == SETTLED or not request.arrived:
             return
         if self._batcher.withdraw(request):
             self._counters.refuse("cancelled")
@@ -172,17 +174,27 @@ class Engine:
             self._timer.cancel()
         if await asyncio.to_thread(self._lanes.close):
             self._collect()
+            self._end(NotReady(f"model '{self.name}' was unloaded before the request was computed"))
             self._dispatch.close()
-            self._ready.session.close()
+            self._free.clear()
+            self._ready.free()
         else:  # freeing a model that is still computing would take the process down
             log.error("model '%s' is stuck in its runtime; its memory stays taken until the process ends", self.name)
-            for batch in self._batcher.flying:
-                self._fail(batch.pieces, RuntimeFailed(f"model '{self.name}' did not end its run and was unloaded"))
+            self._end(RuntimeFailed(f"model '{self.name}' did not end its run and was unloaded"))
+
+    def _end(self, error: WhetError) -> None:
+        """Answer what was prepared and will never be computed."""
+        for batch in self._batcher.flying:
+            self._fail(batch.pieces, error)
 
     def _admission(self, gate: CoreGate | None, weight: float) -> Dispatch:
-        if gate is None or self.plan.threads > 1:
-            return Own(self._lanes, gate, self.name, self.plan)
-        return Gated(gate, (self.name, weight), self.plan, (self._lanes, self._batcher), self._pump)
+        try:
+            if gate is None or self.plan.threads > 1:
+                return Own(self._lanes, gate, self.name, self.plan)
+            return Gated(gate, (self.name, weight), self.plan, (self._lanes, self._batcher), self._pump)
+        except PlanRefused:
+            self._lanes.close()
+            raise
 
     def _wake(self) -> None:
         """Called by a lane."""
@@ -203,6 +215,8 @@ class Engine:
 
     def _prepare(self) -> Place | None:
         """Return a place with the next batch copied in, or None."""
+        if not self._free:
+            return None
         while (batch := self._batcher.take(monotonic())) is not None:
             place = self._free.pop()
             try:

@@ -1,17 +1,13 @@
 """From requests to a slot's arrays and back: validation, copying in place, cutting and joining. Pure."""
 
-import logging
-import uuid
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from whet.engine.batcher import Batch
 from whet.engine.request import Answer, Timing
-from whet.errors import RuntimeFailed, WhetError
+from whet.errors import RuntimeFailed
 from whet.tensors import DYNAMIC, Array, Tensors, TensorSpec, check_all
-
-log = logging.getLogger("whet.engine")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -145,12 +141,3 @@ def _concatenate(arrays: Sequence[Array]) -> Array:
         widths = [[(0, 0), *((0, want - got) for want, got in zip(rest, a.shape[1:], strict=True))] for a in arrays]
         arrays = [np.pad(array, width) for array, width in zip(arrays, widths, strict=True)]
     return np.concatenate(arrays)
-
-
-def failure(error: BaseException, what: str) -> WhetError:
-    """Return ``error`` if it is of our tree; else log it under a fresh id and return one that carries only the id."""
-    if isinstance(error, WhetError):
-        return error
-    incident = uuid.uuid4().hex[:12]
-    log.error("%s failed, incident %s", what, incident, exc_info=error)
-    return RuntimeFailed(f"{what} failed in the runtime; its words are in the log under incident {incident}")

@@ -26,6 +26,12 @@ def refuse_illegal(runtime: str, able: Capabilities, artifact: Artifact, plan: P
         raise PlanRefused(f"{runtime} does not compute on OpenMP threads; leave openmp out of the plan")
     if plan.fused_preprocessing and artifact.images and not able.fuses_images:
         raise PlanRefused(f"{runtime} cannot take preprocessing into its graph; set fused_preprocessing=False")
+    for image in artifact.images:
+        if plan.layout not in {"native", image.layout}:
+            raise PlanRefused(
+                f"{runtime} feeds input '{image.input}' in the net's own layout {image.layout}, not {plan.layout}; "
+                "leave layout at native"
+            )
     for name, value in plan.options:
         if name not in able.options:
             raise PlanRefused(f"{runtime} has no option '{name}'; it has: {_words(sorted(able.options))}")

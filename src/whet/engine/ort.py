@@ -118,7 +118,9 @@ def _effective(session: Any, plan: Plan, made: int) -> Effective:
         "threads_made": str(made),
     }
     streams = min(plan.streams, cores)
-    return Effective("f32", streams, min(streams + max(made, 0), cores), raw)
+    # Other threads of this process may have started meanwhile; the pool has no more than it was given.
+    pool = min(max(made, 0), options.intra_op_num_threads - 1)
+    return Effective("f32", streams, min(streams + pool, cores), raw)
 
 
 def _fused(artifact: Artifact) -> bytes:

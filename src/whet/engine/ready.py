@@ -8,12 +8,14 @@ from pathlib import Path
 from whet.engine.base import Session
 from whet.engine.batcher import Batch, Limits
 from whet.engine.costs import ServiceTimes
+from whet.engine.environment import unmet
 from whet.engine.lanes import Lanes, Place
 from whet.engine.surround import After, Before, postprocessing, preprocessing
 from whet.errors import PlanRefused, RuntimeFailed
 from whet.models.around import service_outputs
 from whet.models.artifact import Artifact
 from whet.plan import Plan
+from whet.settings import environ
 from whet.tensors import DYNAMIC, TensorSpec
 
 log = logging.getLogger("whet.engine")
@@ -54,6 +56,11 @@ class Ready:
     outputs: tuple[TensorSpec, ...]
     closed: bool = False
 
+    def free(self) -> None:
+        """Free the model; nothing runs any more."""
+        self.places.clear()  # their slots hold memory of the runtime
+        self.session.close()
+
 
 def get_ready(artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> Ready:
     """Compile and warm ``artifact`` under ``plan``.
@@ -70,6 +77,9 @@ def get_ready(artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> 
             f"plan {plan.id} is for artifact {plan.artifact[:12] or 'none'}, not {artifact.sha256[:12]}; "
             "take the plan that lies beside the artifact in its bundle"
         )
+    lacks = unmet(plan, environ()) if plan.allocator != "default" or plan.openmp is not None else []
+    if lacks:
+        raise PlanRefused(f"plan needs another environment: {'; '.join(lacks)}; start the process with it")
     session = load_runtime(plan.runtime).open(artifact, plan, cache_dir)
     try:
         limits = limits_of(artifact, plan, session.effective.streams)
