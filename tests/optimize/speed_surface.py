@@ -30,7 +30,9 @@ ONNXRUNTIME = Capabilities(
     version="1.31",
 )
 F32 = Variant("a" * 64, "f32", "onnx", images=True, precisions=("f32", "bf16"))
-INT8 = Variant("b" * 64, "int8", "ir", images=True, parent=False, precisions=("f32", "bf16"), runtimes=("openvino",))
+INT8 = Variant(
+    "b" * 64, "int8", "ir", images=True, parent=False, int8=True, precisions=("f32", "bf16"), runtimes=("openvino",)
+)
 
 
 def space(cores: int = 2, targets: Targets | None = None) -> Space:

@@ -88,21 +88,16 @@ def test_a_model_and_data_become_a_bundle_with_its_proof(net, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_synthetic_data_ships_nothing_but_f32(net, tmp_path):
-    outcome = optimize(OptimizeRequest(model=net, out=tmp_path / "b", synthetic=16, budget_s=12))
+def test_noise_ships_nothing_but_f32_and_targets_nobody_meets_leave_the_nearest_plan(net, tmp_path):
+    request = OptimizeRequest(
+        model=net, out=tmp_path / "b", synthetic=16, budget_s=12, targets=Targets(min_qps=10_000_000, p99_ms=500)
+    )
+    outcome = optimize(request)
     chosen = outcome.result["chosen"]["plan"]
     assert (chosen["artifact"], chosen["precision"]) == (outcome.result["model"]["artifact"], "f32")
     reasons = {one["what"]: one["reason"] for one in outcome.result["refused"]}
     assert "--allow-synthetic-calibration" in reasons["int8"]
     assert outcome.result["accuracy"] == []
-
-
-@pytest.mark.slow
-def test_targets_that_no_plan_meets_leave_the_nearest_and_say_what_would_have_to_give(net, tmp_path):
-    request = OptimizeRequest(
-        model=net, out=tmp_path / "b", synthetic=16, budget_s=12, targets=Targets(min_qps=10_000_000, p99_ms=500)
-    )
-    outcome = optimize(request)
     assert outcome.exit_code == 1
     assert "the cores would be needed" in outcome.message
     assert outcome.result["targets_met"] is False
@@ -127,7 +122,7 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_best_so_far(net, tmp_path):
-    process = started([net, "--synthetic", 16, "--budget", "60s", "-o", tmp_path / "b"], tmp_path)
+    process = started([net, "--synthetic", 16, "--budget", "30s", "-o", tmp_path / "b"], tmp_path)
     wait_for(process, "application")
     time.sleep(2)
     process.send_signal(signal.SIGINT)
@@ -141,7 +136,7 @@ def test_ctrl_c_keeps_the_best_so_far(net, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_stopped_and_leaves_no_process(net, tmp_path):
-    process = started([net, "--synthetic", 16, "--budget", "60s", "-o", tmp_path / "b"], tmp_path)
+    process = started([net, "--synthetic", 16, "--budget", "30s", "-o", tmp_path / "b"], tmp_path)
     wait_for(process, "application")
     time.sleep(2)
     trials = children_of(process.pid)

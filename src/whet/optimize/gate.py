@@ -10,7 +10,7 @@ from whet.errors import DataError, MissingExtra, OutputError, RuntimeFailed, Whe
 from whet.models.artifact import MANIFEST, Artifact, seal
 from whet.optimize.accuracy import Verdict, judge
 from whet.optimize.compress import Recipe, Work, ladder, run_recipe
-from whet.optimize.space import Refusal, Variant
+from whet.optimize.space import Variant
 from whet.optimize.stages import build_space
 from whet.optimize.state import State
 from whet.optimize.trial_words import Evaluate, Scored
@@ -18,6 +18,12 @@ from whet.plan import Plan
 
 EVALUATION_SHARE = 0.12
 """Share of the budget one evaluation may take, at most; fewer items are judged when it would take longer."""
+MAKE_UNTIL = 0.58
+"""Share of the budget after which no further candidate is made or judged ..."""
+MAKE_LEAST = 0.2
+"""... but the one at hand may take this share of the budget, however late it is."""
+CALIBRATION_SHARE, CALIBRATION_PASSES, LEAST_ITEMS = 0.4, 8.0, 32
+"""Share of a recipe's time for statistics, f32 passes they cost per sample (with bias correction), fewest samples."""
 NO_DATA = "changes results, and only real data shows by how much: give --data (or --allow-synthetic-calibration)"
 
 
@@ -31,6 +37,7 @@ class Gate:
     def __init__(self, state: State) -> None:
         self.state = state
         self._parent: Scored | None = None
+        self.took_s = 0.0
 
     def parent_plan(self) -> Plan:
         """Return the plan whose outputs are the reference: the best f32 plan so far, without switches."""
@@ -72,7 +79,9 @@ class Gate:
                 self._judged(self.parent_plan()), self._command(save=True), self._limit_s()
             )
         state.say("accuracy", label)
+        began = time.monotonic()
         found = state.lab.evaluate(self._judged(plan), self._command(save=False), self._limit_s())
+        self.took_s = time.monotonic() - began
         count = min(len(found.scores), len(self._parent.scores))
         labels = state.data.evaluation.labels
         verdict = judge(
@@ -136,19 +145,22 @@ def climb(state: State) -> None:
             state.refuse(what, NO_DATA)
         return
     base = gate.parent_plan()
-    for precision in _floats(state, base.runtime):
-        gate.admits(state.artifact.sha256, base.with_(precision=precision), f"{base.runtime} {precision}")
     if state.artifact.precision in {"int8", "mixed"}:
         state.refuse("int8", f"the model's weights are {state.artifact.precision} already")
     else:
-        for family, runtime in (("ptq", "openvino"), ("ort", "onnxruntime")):
-            _climb(state, gate, family, runtime)
-        if state.service.get("bound") == "memory":
-            _climb(state, gate, "weights", "openvino")
-        else:
-            state.refused.append(
-                Refusal("int8-weights", "the net is not memory-bound here: smaller weights save nothing")
-            )
+        _climb(state, gate, "ptq", "openvino")
+        for family, runtime in (("ort", "onnxruntime"), ("weights", "openvino")):
+            if family == "weights" and state.service.get("bound") != "memory":
+                state.refuse("int8-weights", "the net is not memory-bound here: smaller weights save nothing")
+            elif state.clock.until(MAKE_UNTIL) < 0.05 * state.clock.budget_s:
+                state.refuse(f"int8-{family}", "the time for further candidates was spent; raise --budget")
+            else:
+                _climb(state, gate, family, runtime)
+    for precision in _floats(state, base.runtime):  # the last rung: it saves least, and int8 may have made it needless
+        if len(state.allowed) > 1 and state.clock.until(MAKE_UNTIL) < gate.took_s:
+            state.refuse(f"{base.runtime} {precision}", "int8 holds the floor, and the time to judge this was spent")
+            continue
+        gate.admits(state.artifact.sha256, base.with_(precision=precision), f"{base.runtime} {precision}")
     build_space(state)
 
 
@@ -170,6 +182,9 @@ def _climb(state: State, gate: Gate, family: str, runtime: str) -> None:
         if state.artifact.format not in rung.formats:
             state.refuse(rung.name, f"takes {', '.join(rung.formats)}, the model is {state.artifact.format}")
             continue
+        if rung.rung and state.clock.until(MAKE_UNTIL) <= 0:
+            state.refuse(rung.name, "the time for further rungs was spent; raise --budget")
+            return
         product = make(state, rung)
         if product is None:
             return
@@ -182,6 +197,7 @@ def _climb(state: State, gate: Gate, family: str, runtime: str) -> None:
             runtimes=rung.runtimes,
             parent=False,
             precisions=("f32", *_floats(state, runtime)),
+            int8=True,
         )
         state.variants.append(variant)
         plan = gate.parent_plan().with_(artifact=product.sha256, runtime=runtime, options=(), dynamic_batch=False)
@@ -197,7 +213,8 @@ def _climb(state: State, gate: Gate, family: str, runtime: str) -> None:
 
 def make(state: State, rung: Recipe) -> Artifact | None:
     """Run one recipe; None when it cannot be made, with the reason written down."""
-    data, limit_s = state.data, max(5.0, state.clock.until(0.6))
+    data, clock = state.data, state.clock
+    limit_s = min(max(clock.until(MAKE_UNTIL), MAKE_LEAST * clock.budget_s), 0.8 * clock.left_s)
     if rung.calibrates and data.calibration is None:
         state.refuse(rung.name, NO_DATA)
         return None
@@ -206,7 +223,7 @@ def make(state: State, rung: Recipe) -> Artifact | None:
         artifact=state.artifact.folder,
         pool=data.calibration.folder if data.calibration is not None else None,
         calibration=data.calibration_sha256,
-        items=state.request.calibration,
+        items=_items(state, limit_s),
         seed=state.request.seed,
         store=state.store,
     )
@@ -233,6 +250,13 @@ def make(state: State, rung: Recipe) -> Artifact | None:
     )
     state.lab.artifacts[product.sha256] = product
     return product
+
+
+def _items(state: State, limit_s: float) -> int:
+    """Return how many samples there is time to calibrate with: collecting statistics costs some passes a sample."""
+    sample_s = float(state.service.get("sample_ms") or 1.0) / 1e3
+    affordable = int(CALIBRATION_SHARE * limit_s / (CALIBRATION_PASSES * sample_s))
+    return min(state.request.calibration, max(LEAST_ITEMS, affordable))
 
 
 def _behind(state: State, runtime: str) -> float | None:

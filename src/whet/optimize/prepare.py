@@ -51,7 +51,7 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
     bench = Bench(host.budget.cpus, work, _memory(host))
     lab = Lab(bench, data.measure.folder, artifacts, host.budget.cores, random.Random(request.seed))  # noqa: S311
     journal = _journal(request, artifact, host, work, {name: able.version for name, able in runtimes.items()})
-    block_s = min(1.0, max(0.25, request.budget_s / 150))
+    block_s = min(0.6, max(0.25, request.budget_s / 250))
     lab.note = lambda kind, document: journal.add(kind, document, plan=str(document.get("plan", "")))
     state = State(
         request=request,
@@ -112,6 +112,7 @@ def _variant(artifact: Artifact, label: str) -> Variant:
         batched=artifact.batched,
         images=bool(artifact.images),
         precisions=("f32", "bf16"),
+        int8=artifact.precision in {"int8", "mixed"},
     )
 
 

@@ -38,6 +38,7 @@ class Variant:
         runtimes: the only runtimes it was made for, or empty for all that open its format.
         parent: it is the model as imported, whose float result is the reference.
         precisions: float precisions that may be tried with it.
+        int8: it computes in int8, whose results depend on the instruction set (without VNNI, sums saturate).
     """
 
     artifact: str
@@ -48,6 +49,7 @@ class Variant:
     runtimes: tuple[str, ...] = ()
     parent: bool = True
     precisions: tuple[str, ...] = ("f32",)
+    int8: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,9 @@ def _plans(
     for (precision, (streams, threads), (sizes, dynamic, window)), switch in itertools.product(axes, switches):
         if switch["pinning"] and streams * threads < min(room.cores, room.physical):
             refusals["pinning part of the budget", "pinned threads cannot move off a busy core; the mask suffices"] += 1
+            continue
+        if variant.int8 and switch["isa_ceiling"] is not None:
+            refusals["int8 below the host's instruction set", "sums may saturate there: accuracy was judged here"] += 1
             continue
         if precision == "bf16" and switch["isa_ceiling"] not in {None, *BF16_CEILINGS}:
             refusals["bf16 below its instruction set", "a ceiling without bf16 instructions cannot compute it"] += 1

@@ -16,7 +16,7 @@ from whet.optimize.state import State
 from whet.optimize.trial_words import Measured
 from whet.plan import Plan
 
-SHARES: dict[str, float] = {"system": 0.3, "application": 0.42, "algorithm": 0.64}
+SHARES: dict[str, float] = {"system": 0.26, "application": 0.38, "algorithm": 0.7}
 """Share of the whole budget that is spent when a level ends; what one leaves over, the next may use."""
 
 MUST: dict[str, int] = {"system": 3, "application": 1, "algorithm": 4}
