@@ -1,8 +1,8 @@
 """What goes wrong with a frame: seven classes, each with a severity from 0 (just past visible) to 1 (very bad).
 
 Severity 0 is deliberately *not* "no change": a distortion too weak to be seen is not labelled as one. The constants
-beside each function are those lower bounds; `generator` additionally raises the severity until the frame's true
-quality has fallen below `VISIBLE`.
+beside each function are those lower bounds; `generator` additionally raises the severity until the
+frame's similarity to the clean one has fallen below `VISIBLE`.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from scenes import Rng, Scene
 Pixels = NDArray[np.uint8]
 
 CLASSES = ("pristine", "blur", "noise", "blockiness", "under_exposure", "over_exposure", "h264")
-VISIBLE = 0.86  # quality a degraded frame stays below
+VISIBLE = 0.86  # similarity (`fullref.similarity`) a degraded frame stays below
 CLIP = 4  # pictures in an encoded clip: one intra, then predicted ones; the last is the sample
 
 

@@ -1,13 +1,18 @@
-"""The true quality of a degraded frame, measured against its clean original.
+"""How far a degraded frame is from its clean original.
 
-The score is the structural similarity (SSIM) of the lumas, averaged over two scales:
+Both measures here are means of the structural similarity (SSIM) of the lumas over several scales:
 
     SSIM = mean over windows of  (2 mx my + C1)(2 cxy + C2) / ((mx^2 + my^2 + C1)(vx + vy + C2))
 
 with means m, variances v and covariance c over 8 x 8 windows four pixels apart, C1 = (0.01 * 255)^2 and
-C2 = (0.03 * 255)^2 (Wang, Bovik, Sheikh, Simoncelli, IEEE Transactions on Image Processing 13(4), 2004), at full and
-at half resolution; below zero it is cut off. It is 1 for an untouched frame, falls with every kind of degradation, and
-knows the content: noise costs more on a wall than on grass, blur costs more on print than on fog.
+C2 = (0.03 * 255)^2 (Wang, Bovik, Sheikh, Simoncelli, IEEE Transactions on Image Processing 13(4), 2004). They are 1 for
+an untouched frame, fall with every kind of degradation and know the content: noise costs more on a wall than on
+gravel, blur costs more on print than on fog.
+
+`similarity` looks at full and half resolution: whether anything changed that can be seen at all.
+`quality`, the score to be predicted, looks at half, quarter and eighth resolution, where the weight of multi-scale SSIM
+lies too (Wang, Simoncelli, Bovik, Asilomar 2003). At full resolution the score of a blurred frame depends mostly on the
+finest texture it used to have; that is gone without trace, and nobody who sees only the frame can know it.
 """
 
 import numpy as np
@@ -44,13 +49,31 @@ def _half(field: NDArray[np.float32]) -> NDArray[np.float32]:
     return (field[0::2, 0::2] + field[1::2, 0::2] + field[0::2, 1::2] + field[1::2, 1::2]) / np.float32(4)
 
 
-def quality(frame: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
-    """The quality of ``frame``, 0 to 1, higher is better; sides are multiples of eight.
+def _scales(frame: NDArray[np.uint8], clean: NDArray[np.uint8], count: int) -> list[float]:
+    """SSIM at full, half, quarter, ... resolution."""
+    x, y = luma(frame), luma(clean)
+    values = [ssim(x, y)]
+    for _ in range(count - 1):
+        x, y = _half(x), _half(y)
+        values.append(ssim(x, y))
+    return values
+
+
+def similarity(frame: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
+    """How alike two pictures look close by, 1 at most; sides are multiples of eight.
 
     Args:
         frame: the picture as received, uint8 RGB.
         clean: the picture it should have been, same shape.
     """
-    x, y = luma(frame), luma(clean)
-    value = (ssim(x, y) + ssim(_half(x), _half(y))) / 2
-    return min(max(value, 0.0), 1.0)
+    return float(np.mean(_scales(frame, clean, 2)))
+
+
+def quality(frame: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
+    """The quality of ``frame``, 0 to 1, higher is better; sides are multiples of 32.
+
+    Args:
+        frame: the picture as received, uint8 RGB.
+        clean: the picture it should have been, same shape.
+    """
+    return min(max(float(np.mean(_scales(frame, clean, 4)[1:])), 0.0), 1.0)

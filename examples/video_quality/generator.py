@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from degrade import CLASSES, CLIP, VISIBLE, Moment, degrade
-from fullref import quality
+from fullref import quality, similarity
 from numpy.typing import NDArray
 from scenes import SIZE, Rng, Scene, make_scene
 from stills import load, names
@@ -62,8 +62,15 @@ def scene_of(seed: int, number: int, *, stills: bool = False) -> Scene:
             turn = number if split == "photos" else number // STILL_EVERY
             return make_scene(number, rng, load(pictures[turn % len(pictures)]))
         if split == "photos":
-            raise SystemExit("no photographs: install scikit-learn or scikit-image, which carry some")
+            raise LookupError(
+                "no photographs are installed; scikit-learn and scikit-image carry some: pip install scikit-learn"
+            )
     return make_scene(number, rng)
+
+
+def moment_of(place: int) -> float:
+    """The time (frames) at which a scene's sample number ``place`` is taken."""
+    return CLIP - 1 + (place - len(CLASSES) / 2) * SPACING / 2
 
 
 def samples_of(seed: int, number: int, *, stills: bool = False) -> list[Sample]:
@@ -73,7 +80,7 @@ def samples_of(seed: int, number: int, *, stills: bool = False) -> list[Sample]:
     order = rng.permutation(len(CLASSES))
     samples = []
     for place, label in enumerate(order):
-        t = CLIP - 1 + (place - len(CLASSES) / 2) * SPACING / 2
+        t = moment_of(place)
         moment = Moment(scene, t, scene.frame(t))
         samples.append(_sample(moment, int(label), rng))
     return samples
@@ -88,9 +95,8 @@ def _sample(moment: Moment, label: int, rng: Rng) -> Sample:
     severity = float(rng.random())
     while True:
         frame = degrade(name, moment, severity, rng)
-        score = quality(frame, reference)
-        if score < VISIBLE or severity >= 1:
-            return Sample(frame, label, score, severity, moment.scene.ident)
+        if similarity(frame, reference) < VISIBLE or severity >= 1:
+            return Sample(frame, label, quality(frame, reference), severity, moment.scene.ident)
         severity = min(severity + 0.3, 1.0)
 
 

@@ -70,9 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"make_data: {given.output} exists and is not an empty folder; name another", file=sys.stderr)
         return 3
     start = perf_counter()
-    frames = make_frames(given.seed, given.split, given.frames, stills=given.stills, workers=given.workers)
     try:
+        frames = make_frames(given.seed, given.split, given.frames, stills=given.stills, workers=given.workers)
         (write_folder if folder else write_npz)(given.output, frames)
+    except LookupError as error:
+        print(f"make_data: {error}", file=sys.stderr)
+        return 4
     except OSError as error:
         print(f"make_data: cannot write {given.output}: {error.strerror}", file=sys.stderr)
         return 3

@@ -25,7 +25,7 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Motion:
-    """How the window moves; time ``t`` counts frames from -0.5 to about 12.
+    """How the window moves; time ``t`` counts frames, from about -5 to 7.
 
     Attributes:
         start: centre of the window at t = 0, canvas pixels (x, y).

@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn import functional
 
 HERE = Path(__file__).resolve().parent
-CROP_EPOCHS, WHOLE_EPOCHS, CROP = 14, 4, 144
+CROP_EPOCHS, WHOLE_EPOCHS, CROP = 14, 5, 144
 BATCH, RATE, DECAY, SMOOTHING, GRADE_WEIGHT = 32, 2e-3, 0.03, 0.05, 2.0
 WATCHED = 210  # frames at the end of the training split that are only watched
 
@@ -119,7 +119,8 @@ class Trainer:
             logits, grade = self.model(x)
         label, wanted = torch.from_numpy(self.frames.label[rows]), torch.from_numpy(self.frames.quality[rows])
         loss = functional.cross_entropy(logits.float(), label, label_smoothing=SMOOTHING)
-        loss = loss + GRADE_WEIGHT * functional.smooth_l1_loss(grade.float()[:, 0], wanted, beta=0.1)
+        if crop == SIZE:  # a score belongs to the whole frame; a crop may hold its best or worst part
+            loss = loss + GRADE_WEIGHT * functional.smooth_l1_loss(grade.float()[:, 0], wanted, beta=0.1)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
