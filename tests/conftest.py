@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PROBES = {"torch": "torch", "tensorflow": "tensorflow", "keras": "keras", "sklearn": "sklearn", "prune": "torch_pruning"}
+PROBES = {
+    "torch": "torch",
+    "tensorflow": "tensorflow",
+    "keras": "keras",
+    "sklearn": "sklearn",
+    "prune": "torch_pruning",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,14 +10,17 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "fuzz_parsers"
 
 
-@pytest.mark.parametrize("parser", ["prototxt", "wire", "ndarray", "symbol", "netdef"])
-def test_no_mutated_input_breaks_a_parser(tmp_path, parser):
+INPUTS = {"prototxt": 2500, "wire": 2500, "ndarray": 2500, "symbol": 2500, "netdef": 2500, "savedmodel": 900}
+
+
+@pytest.mark.parametrize(("parser", "inputs"), INPUTS.items(), ids=INPUTS)
+def test_no_mutated_input_breaks_a_parser(tmp_path, parser, inputs):
     report = tmp_path / "report.json"
     command = [
         sys.executable,
         str(SCRIPT),
         "--inputs",
-        "2500",
+        str(inputs),
         "--parser",
         parser,
         "--seed",
@@ -29,7 +32,7 @@ def test_no_mutated_input_breaks_a_parser(tmp_path, parser):
     assert report.exists(), done.stderr
     (result,) = json.loads(report.read_text())
     assert result["found"] == []
-    assert result["inputs"] == 2500
+    assert result["inputs"] == inputs
     assert result["framing_valid"] * 2 >= result["inputs"]
     assert result["peak_rss_bytes"] < 1 << 30
     assert min(result["reach"].values()) >= 0.9, result["missing"]

@@ -15,8 +15,8 @@ from whet.models.importers.tf_signature import shape_of
 
 PARSERS = frozenset({"ParseExample", "ParseExampleV2"})
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-MAX_INLINED = 1000
-"""Calls inlined for one signature; a graph that wants more calls itself."""
+MAX_INLINED = 64
+"""Calls inlined for one signature; an exporter wraps a parser in two or three, a graph that wants more calls itself."""
 # Operators with several named outputs; in a function body they are told by name, in a graph by position.
 _OUTPUTS = {
     **dict.fromkeys(
@@ -83,7 +83,10 @@ def _parses(graph: TfGraph, node: Node) -> bool:
 
 
 def _inline(graph: TfGraph, call: Node) -> dict[str, str]:
-    function = graph.functions[functions_of(call)[0]]
+    name = next(iter(functions_of(call)))
+    if name not in graph.functions:
+        raise ModelError(f"the graph is damaged: '{call.name}' calls '{name}', which its library does not hold")
+    function = graph.functions[name]
     given = [source for source in call.inputs if not source.startswith("^")]
     arguments = dict(zip(function.arguments, given, strict=False))
     body = {node.name: node for node in function.nodes}
@@ -108,11 +111,18 @@ def _inline(graph: TfGraph, call: Node) -> dict[str, str]:
 def _position(node: Node, spot: str) -> int:
     """Return the flat index of ``output:index`` among a node's outputs."""
     name, _, index = spot.partition(":")
-    offset = int(index or 0)
+    offset = _index(index, node.name)
     if node.op in PARSERS and name == "dense_values":
         return offset + 3 * _sparse_count(node)
     names = _OUTPUTS.get(node.op, ())
     return names.index(name) if name in names else offset
+
+
+def _index(digits: str, what: str) -> int:
+    """Return an output's number; absent, it is the first."""
+    if digits and not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise ModelError(f"the graph is damaged: '{what}' has no output '{digits[:40]}'")
+    return int(digits or 0)
 
 
 def _by_tensor(moved: Mapping[str, str]) -> Callable[[str], str]:
@@ -135,14 +145,14 @@ def _rewire(graph: TfGraph, rename: Callable[[str], str]) -> None:
 def _replace_parser(graph: TfGraph, parser: Node, live: set[str], features: dict[str, Feature]) -> None:
     """Let the ``live`` nodes read placeholders; the parser stays, for nodes of other signatures, and is not reached."""
     keys, first = _dense_keys(graph, parser), 3 * _sparse_count(parser)
-    types = _list_attr(parser, "Tdense")
-    shapes = _list_attr(parser, "dense_shapes")
+    types = [number for part in _list_attr(parser, "Tdense", 6) for number in wire.integers(part, parser.name)]
+    shapes = [wire.message(part, parser.name) for part in _list_attr(parser, "dense_shapes", 7)]
     moved: dict[str, str] = {}
     used = {source for name in live for source in graph.nodes[name].inputs if node_of(source) == parser.name}
     for source in sorted(used):
-        index = int(source.partition(":")[2] or 0) - first
         if source.startswith("^"):
             continue
+        index = _index(source.partition(":")[2], parser.name) - first
         if not 0 <= index < len(keys):
             raise Unsupported(
                 f"the graph uses a sparse or ragged feature of tf.Example (output {index + first} of '{parser.name}'); "
@@ -150,9 +160,10 @@ def _replace_parser(graph: TfGraph, parser: Node, live: set[str], features: dict
             )
         key = keys[index]
         if key not in features:
-            dtype = types[index] if isinstance(types[index], int) else 0
-            dims = shape_of(memoryview(_as_bytes(shapes[index])), parser.name) or ()
-            features[key] = Feature(key, f"whet_feature_{len(features)}:0", int(dtype), (-1, *dims))
+            if index >= min(len(types), len(shapes)):
+                raise ModelError(f"the graph is damaged: '{parser.name}' gives feature '{key}' no type or no shape")
+            dims = shape_of(shapes[index], parser.name) or ()
+            features[key] = Feature(key, f"whet_feature_{len(features)}:0", types[index], (-1, *dims))
             name = node_of(features[key].tensor)
             graph.nodes[name] = placeholder(name, features[key].dtype, features[key].shape)
         moved[source if ":" in source else f"{source}:0"] = features[key].tensor
@@ -166,8 +177,11 @@ def _sparse_count(parser: Node) -> int:
 
 def _dense_keys(graph: TfGraph, parser: Node) -> list[str]:
     if parser.op == "ParseExampleV2":  # serialized, names, sparse_keys, dense_keys, ragged_keys, defaults...
+        if len(parser.inputs) < 4:
+            raise ModelError(f"the graph is damaged: '{parser.name}' has {len(parser.inputs)} inputs, no dense keys")
         return _strings(graph, parser.inputs[3])
-    count = len(_list_attr(parser, "Tdense"))
+    types = _list_attr(parser, "Tdense", 6)
+    count = sum(len(wire.integers(part, parser.name)) for part in types)
     start = 2 + _sparse_count(parser)
     return [key for source in parser.inputs[start : start + count] for key in _strings(graph, source)]
 
@@ -175,7 +189,9 @@ def _dense_keys(graph: TfGraph, parser: Node) -> list[str]:
 def _strings(graph: TfGraph, source: str) -> list[str]:
     """Return the texts of a ``Const`` node: ``AttrValue.tensor`` (8), its ``string_val`` (8)."""
     node = graph.nodes.get(node_of(source))
-    while node is not None and node.op == "Identity" and node.inputs:
+    for _ in graph.nodes:  # a longer way through identities is a ring
+        if node is None or node.op != "Identity" or not node.inputs:
+            break
         node = graph.nodes.get(node_of(node.inputs[0]))
     found = []
     for number, _, value in wire.fields(memoryview(node.attrs.get("value", b"") if node else b""), source):
@@ -184,18 +200,11 @@ def _strings(graph: TfGraph, source: str) -> list[str]:
     return found
 
 
-def _list_attr(node: Node, name: str) -> list[int | memoryview]:
-    """Return the items of ``AttrValue.list`` (1): types (6, packed) or shapes (7)."""
+def _list_attr(node: Node, name: str, field: int) -> list[int | memoryview]:
+    """Return one field of ``AttrValue.list`` (1): types (6, perhaps packed) or shapes (7)."""
     items: list[int | memoryview] = []
     for number, _, value in wire.fields(memoryview(node.attrs.get(name, b"")), node.name):
         if number == 1:
-            for inner, _, part in wire.fields(wire.message(value, node.name), node.name):
-                if inner == 6:
-                    items += wire.integers(part, node.name)
-                elif inner == 7:
-                    items.append(wire.message(part, node.name))
+            parts = wire.fields(wire.message(value, node.name), node.name)
+            items += [part for inner, _, part in parts if inner == field]
     return items
-
-
-def _as_bytes(value: int | memoryview) -> bytes:
-    return b"" if isinstance(value, int) else bytes(value)

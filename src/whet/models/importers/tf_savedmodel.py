@@ -44,7 +44,7 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
     meta = tf_signature.serving_graph(tf_signature.read_bounded(file), what)
     signatures = tf_signature.signatures_of(meta, what)
     chosen = tf_signature.choose(signatures, options.signature, what)
-    rewritten, features = _only(meta, chosen, what)
+    rewritten, features = only(meta, chosen, what)
     copy = _write_copy(rewritten, folder, workdir)
     ov = load_openvino()
     model = openvino_front.read_ir(lambda: ov.Core().read_model(str(copy)), folder, "TensorFlow")
@@ -58,8 +58,13 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
     return openvino_front.saved(model, workdir, tuple(notes), signature=chosen.name, method=chosen.method)
 
 
-def _only(meta: memoryview, chosen: Signature, what: str) -> tuple[bytes, tuple[str, ...]]:
-    """Return the ``MetaGraphDef`` with one signature, and the features that became its inputs."""
+def only(meta: memoryview, chosen: Signature, what: str) -> tuple[bytes, tuple[str, ...]]:
+    """Return the ``MetaGraphDef`` with one signature, and the features that became its inputs.
+
+    Raises:
+        Unsupported: the signature changes state, or uses sparse or ragged features.
+        ModelError: damaged.
+    """
     fields = list(wire.fields(meta, what))
     encoded_graph = next((wire.message(v, what) for n, _, v in fields if n == 2), None)
     if encoded_graph is None:
