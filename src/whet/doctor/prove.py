@@ -8,6 +8,7 @@ import random
 import selectors
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +26,7 @@ from whet.plan import Plan
 from whet.settings import environ
 from whet.stats import Interval, paired_ratio
 
-PAIRS = 8
+PAIRS = 12
 BLOCK_S = 0.5
 START_S = 60.0
 GRACE_S = 20.0
@@ -56,18 +57,21 @@ def prove(
         seen: what they rest on; its models name artifacts on this machine.
         found: diagnoses.
         progress: told what is measured.
-        pairs: blocks on each side, at least 2.
+        pairs: blocks on each side, at least 2; those without an answer on either side are dropped together.
     """
     models = {model.name: model for model in seen.models}
-    proven = []
+    proven, known = [], dict[tuple[str, str, str], Proof]()
     for each in found:
         model = models.get(each.model) or (seen.models[0] if len(seen.models) == 1 else None)
         change = counterfactual(each, seen, model) if model is not None else None
         if model is None or model.plan is None or change is None:
             proven.append(each)
             continue
-        progress(f"{each.slug}: {change.words}")
-        proven.append(replace(each, proof=_measured(model, model.plan, change, pairs)))
+        key = (model.artifact, model.plan.id, change.plan.id)
+        if key not in known:
+            progress(f"{each.slug}: {change.words}")
+            known[key] = _measured(model, model.plan, change, pairs)
+        proven.append(replace(each, proof=known[key]))
     return proven
 
 
@@ -123,10 +127,14 @@ def _measured(model: ModelSeen, plan: Plan, change: Change, pairs: int) -> Proof
             for _ in range(pairs):
                 for name, bench in rng.sample([("as it is", old), ("changed", new)], 2):
                     speeds[name].append(bench.block(callers, BLOCK_S))
-        ratio = paired_ratio(speeds["changed"], speeds["as it is"])
     except WhetError as error:
         return Proof(change.words, None, None, None, 0, f"could not be measured: {error}")
-    return Proof(change.words, ratio.value, ratio.low, ratio.high, pairs, verdict(ratio))
+    kept = [(new, old) for new, old in zip(speeds["changed"], speeds["as it is"], strict=True) if new and old]
+    if 2 * len(kept) < max(pairs, 4):
+        said = f"could not be measured: in {pairs - len(kept)} of {pairs} pairs a block had no two answers"
+        return Proof(change.words, None, None, None, len(kept), said)
+    ratio = paired_ratio([new for new, _ in kept], [old for _, old in kept])
+    return Proof(change.words, ratio.value, ratio.low, ratio.high, len(kept), verdict(ratio))
 
 
 def verdict(ratio: Interval) -> str:
@@ -143,13 +151,14 @@ class _Bench:
         self._artifact, self._plan = artifact, plan
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process, not with this line)
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "whet.doctor.block"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             env={**environ(), **environment(self._plan)},
             start_new_session=True,
         )
@@ -162,6 +171,7 @@ class _Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._log.close()
         if self._process is None:
             return
         self._process.kill()
@@ -172,10 +182,10 @@ class _Bench:
                     pipe.close()
 
     def block(self, callers: int, seconds: float) -> float:
-        """Return samples per second of one block.
+        """Return samples per second of one block; 0 when it was too short for two answers.
 
         Raises:
-            RuntimeFailed: the process ended, hung, or answered nothing.
+            RuntimeFailed: the process ended or hung, or requests failed.
         """
         self._say({"callers": callers, "seconds": seconds})
         return float(self._hear(seconds + GRACE_S)["speed"])
@@ -199,7 +209,7 @@ class _Bench:
                     raise RuntimeFailed(f"plan {self._plan.id} did not answer within {timeout_s:.0f} s")
                 part = pipe.read1(1 << 16)  # type: ignore[attr-defined]  # a BufferedReader, typed as IO
                 if not part:
-                    raise RuntimeFailed(f"the process of plan {self._plan.id} ended")
+                    raise RuntimeFailed(f"the process of plan {self._plan.id} ended{self._last_words()}")
                 self._buffer += part
         line, _, self._buffer = self._buffer.partition(b"\n")
         answer: dict[str, Any] = msgspec.json.decode(line)
@@ -207,3 +217,9 @@ class _Bench:
             kind = PlanRefused if answer["slug"] == PlanRefused.slug else RuntimeFailed
             raise kind(answer["error"])
         return answer
+
+    def _last_words(self) -> str:
+        """Return the last line the process wrote to its error output, for the reason."""
+        self._log.seek(0)
+        lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        return f": {lines[-1].strip()[:200]}" if lines else ""
