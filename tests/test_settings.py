@@ -39,28 +39,34 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_file(tmp_path):
 
 def test_the_environment_may_name_the_file(tmp_path):
     file = tmp_path / "whet.toml"
-    file.write_text("[serve]\nname = 'cats'\n[serve.weights]\na = 2\n")
+    file.write_text("[serve]\nname = 'cats'\n[serve.cpu_weights]\na = 2\n")
     settings = load(ServeSettings, env={"WHET_CONFIG": str(file)})
-    assert (settings.name, settings.weights) == ("cats", {"a": 2.0})
+    assert (settings.name, settings.cpu_weights) == ("cats", {"a": 2.0})
 
 
 def test_texts_become_the_fields_types():
     env = {
         "WHET_SERVE_SOURCES": "a,b",
-        "WHET_SERVE_WEIGHTS": "big=2,small=0.5",
+        "WHET_SERVE_CPU_WEIGHTS": "big=2,small=0.5",
         "WHET_SERVE_GRPC": "false",
         "WHET_SERVE_QUEUE_BOUND": "",
         "WHET_SERVE_REQUEST_TIMEOUT_MS": "250",
     }
     settings = load(ServeSettings, env=env)
     assert settings.sources == ("a", "b")
-    assert settings.weights == {"big": 2.0, "small": 0.5}
+    assert settings.cpu_weights == {"big": 2.0, "small": 0.5}
     assert settings.grpc is False
     assert (settings.queue_bound, settings.request_timeout_ms) == (None, 250)
 
 
+def test_shapes_hold_commas_and_come_apart_at_semicolons():
+    shapes = ("a=1,3", "b=-1,4")
+    assert load(ServeSettings, env={"WHET_SERVE_INPUT_SHAPE": ";".join(shapes)}).input_shape == shapes
+    assert load(ServeSettings, env={}, flags={"input_shape": shapes}).input_shape == shapes
+
+
 def test_pairs_may_come_as_repeated_flags():
-    assert load(ServeSettings, env={}, flags={"weights": ["a=1", "b=3"]}).weights == {"a": 1.0, "b": 3.0}
+    assert load(ServeSettings, env={}, flags={"cpu_weights": ["a=1", "b=3"]}).cpu_weights == {"a": 1.0, "b": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,7 @@ def test_pairs_may_come_as_repeated_flags():
         ("", {"WHET_SERVE_HTP_PORT": "1"}, {}, ["WHET_SERVE_HTP_PORT", "WHET_SERVE_HTTP_PORT"]),
         ("", {"WHET_SERV_HTTP_PORT": "1"}, {}, ["WHET_SERV_HTTP_PORT", "WHET_SERVE_HTTP_PORT"]),
         ("", {"WHET_SERVE_HTTP_PORT": "99999"}, {}, ["WHET_SERVE_HTTP_PORT", "65535"]),
-        ("", {"WHET_SERVE_WEIGHTS": "a"}, {}, ["WHET_SERVE_WEIGHTS", "name=value"]),
+        ("", {"WHET_SERVE_CPU_WEIGHTS": "a"}, {}, ["WHET_SERVE_CPU_WEIGHTS", "name=value"]),
         ("", {}, {"http_prt": 1}, ["http_prt", "http_port"]),
         ("", {}, {"drain_ms": -1}, ["--drain-ms", "-1"]),
         ("", {}, {"log_level": "loud"}, ["--log-level", "loud", "debug"]),

@@ -39,16 +39,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 K = TypeVar("K", bound=Settings)
 
 
-def about(doc: str, *, positional: bool = False, secret: bool = False, **bounds: Any) -> msgspec.Meta:
+def about(
+    doc: str, *, positional: bool = False, secret: bool = False, separator: str = ",", **bounds: Any
+) -> msgspec.Meta:
     """Describe a field.
 
     Args:
         doc: one sentence for help text and docs.
         positional: an argument of the command line instead of an option.
         secret: its value is never printed.
+        separator: between the items of a list or the pairs in an environment variable.
         **bounds: bounds of the value, as :class:`msgspec.Meta` takes them (``ge``, ``le``, ...).
     """
-    extra = {"positional": positional, "secret": secret}
+    extra = {"positional": positional, "secret": secret, "separator": separator}
     return msgspec.Meta(description=doc, extra=extra, **bounds)
 
 
@@ -76,6 +79,21 @@ class ServeSettings(Settings, frozen=True, kw_only=True):
         int | None, about("Cores left to the event loops; by default 0 on fewer than 8 cores, else 1.")
     ] = None
     weights: Annotated[
+        str, about("File with the weights of the one model served, where its format has two; else found beside it.")
+    ] = ""
+    input_shape: Annotated[
+        tuple[str, ...],
+        about("Shapes of the one model's inputs, as [NAME=]1,3,224,224; -1 is variable.", separator=";"),
+    ] = ()
+    signature: Annotated[str, about("Signature of the one TensorFlow SavedModel served.")] = ""
+    preprocess: Annotated[
+        str, about("TOML that describes preprocessing and labels of the one model served; else found beside it.")
+    ] = ""
+    allow_pickle: Annotated[bool, about("Unpickle models that are pickles, and so run the code they hold.")] = False
+    allow_converter_env: Annotated[bool, about("Make an environment of its own for a converter that needs one.")] = (
+        False
+    )
+    cpu_weights: Annotated[
         dict[str, float], about("Share of the cores by model name, as name=weight; 1 where not given.")
     ] = msgspec.field(default_factory=dict)
     queue_bound: Annotated[
@@ -140,6 +158,7 @@ class Row:
         doc: one sentence.
         secret: never printed.
         positional: an argument instead of an option.
+        separator: between items in an environment variable.
     """
 
     name: str
@@ -152,6 +171,7 @@ class Row:
     doc: str
     secret: bool
     positional: bool
+    separator: str
 
 
 def fields(kind: type[Settings]) -> tuple[Row, ...]:
@@ -179,6 +199,7 @@ def fields(kind: type[Settings]) -> tuple[Row, ...]:
                 doc,
                 extra["secret"],
                 extra["positional"],
+                extra["separator"],
             )
         )
     return tuple(rows)
@@ -311,9 +332,9 @@ def _did_you_mean(name: str, known: typing.Iterable[str]) -> str:
 def _from_text(text: str, row: Row) -> Any:
     container = _container(row.type)
     if container is tuple:
-        return [part for part in text.split(",") if part]
+        return [part for part in text.split(row.separator) if part]
     if container is dict:
-        return _pairs([part for part in text.split(",") if part], row.env)
+        return _pairs([part for part in text.split(row.separator) if part], row.env)
     return None if not text and _optional(row.type) else text
 
 

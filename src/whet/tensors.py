@@ -5,14 +5,15 @@ that table lacks. Arrays are numpy, row-major. ``BF16`` arrays use ``ml_dtypes.b
 ``object`` and hold ``bytes``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whet.errors import TensorError
+from whet.errors import TensorError, UsageError
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -165,3 +166,23 @@ def nbytes(tensors: Tensors) -> int:
     return sum(
         sum(len(item) for item in array.flat) if array.dtype == object else array.nbytes for array in tensors.values()
     )
+
+
+def read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Read ``NAME=1,3,224,224`` or ``1,3,224,224`` (the only input); ``-1`` or ``?`` is variable.
+
+    Raises:
+        UsageError: not a shape, or the same input twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, dims = text.rpartition("=")
+        parts = [part.strip() for part in dims.split(",")]
+        if not all(part == "?" or re.fullmatch(r"-1|[1-9]\d*", part) for part in parts):
+            raise UsageError(
+                f"--input-shape '{text}' is no shape; write NAME=1,3,224,224 or 1,3,224,224 (-1: variable)"
+            )
+        if name in shapes:
+            raise UsageError(f"--input-shape names input '{name}' twice")
+        shapes[name] = tuple(-1 if part == "?" else int(part) for part in parts)
+    return shapes

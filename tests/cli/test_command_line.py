@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from whet.cli import main
-from whet.cli.parse import input_shapes, named_paths, seconds
+from whet.cli.parse import named_paths, seconds
 from whet.cli.verbs import VERBS
 from whet.errors import UsageError
+from whet.tensors import read_shapes
 
 
 def run(*args: str, **options) -> subprocess.CompletedProcess:
@@ -96,13 +97,13 @@ def test_no_durations(text):
 
 
 def test_input_shapes():
-    assert input_shapes(("x=1,3,?,-1", "1,2")) == {"x": (1, 3, -1, -1), "": (1, 2)}
-    assert input_shapes(("a=b:0=1,2",)) == {"a=b:0": (1, 2)}
+    assert read_shapes(("x=1,3,?,-1", "1,2")) == {"x": (1, 3, -1, -1), "": (1, 2)}
+    assert read_shapes(("a=b:0=1,2",)) == {"a=b:0": (1, 2)}
     for bad in ("x=", "x=1,0", "x=1,a", "1,,2"):
         with pytest.raises(UsageError, match="no shape"):
-            input_shapes((bad,))
+            read_shapes((bad,))
     with pytest.raises(UsageError, match="twice"):
-        input_shapes(("x=1", "x=2"))
+        read_shapes(("x=1", "x=2"))
 
 
 def test_pairs():

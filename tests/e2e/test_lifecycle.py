@@ -132,7 +132,7 @@ NO_START = {
     "a file that is no model": (("{tmp}/text",), 3, "text"),
     "a damaged bundle": (("{tmp}/damaged",), 3, "damaged"),
     "more workers than cores": (("{tmp}/echo", "--workers", "999"), 3, "999 workers"),
-    "a weight for nobody": (("{tmp}/echo", "--weights", "nobody=2"), 3, "nobody"),
+    "a weight for nobody": (("{tmp}/echo", "--cpu-weights", "nobody=2"), 3, "nobody"),
     "one name for two": (("{tmp}/echo", "{tmp}/echo", "--name", "x"), 2, "--name"),
     "one model twice": (("{tmp}/echo", "{tmp}/echo"), 2, "twice"),
     "an announcement nowhere": (("{tmp}/echo", "--announce", "/proc/nowhere/file"), 4, "--announce"),

@@ -105,7 +105,7 @@ def test_two_models_share_the_cores_and_both_answer(kit, serve, served, tmp_path
     for name in ("cat", "dog"):
         (root / name / "1").mkdir(parents=True)
         make_onnx(root / name / "1" / "model.onnx")
-    server = serve(root, "--weights", "cat=3", ready_s=100)
+    server = serve(root, "--cpu-weights", "cat=3", ready_s=100)
     client = kit.Http(server.http)
     x = np.ones((1, 3, 8, 8), np.float32)
     for name in ("cat", "dog"):

@@ -47,8 +47,9 @@ def command(url: str, as_json: bool, **values: Any) -> int:
 
 
 def _request(values: dict[str, Any]) -> Any:
-    from whet.cli.parse import input_shapes, seconds
+    from whet.cli.parse import seconds
     from whet.load.bench import BenchRequest
+    from whet.tensors import read_shapes
 
     return BenchRequest(
         scenario=values["scenario"],
@@ -61,7 +62,7 @@ def _request(values: dict[str, Any]) -> Any:
         max_requests=values["max_requests"],
         seed=values["seed"],
         data=values["data"],
-        shapes=input_shapes(values["shapes"]),
+        shapes=read_shapes(values["shapes"]),
         connections=values["connections"],
         timeout_s=seconds(values["timeout"]),
     )

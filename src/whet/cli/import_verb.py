@@ -22,14 +22,13 @@ def command(model: str, output: str, as_json: bool, **values: Any) -> int:
 
     from whet.cli.output import place_folder
     from whet.cli.show import emit_json, pairs
-    from whet.models.importers import import_model
     from whet.models.inspect import describe, inspect_model
-    from whet.models.verify import describe_report, verify_import
+    from whet.models.verify import describe_report, import_and_verify
 
     out = Path(output)
     with place_folder(out) as beside, tempfile.TemporaryDirectory(prefix="whet-import-") as store:
-        artifact = import_model(Path(model), importer_options(values, values["to"]), Path(store))
-        report = verify_import(artifact, Path(model), importer_options(values), tolerance=values["tolerance"])
+        options = importer_options(values, values["to"])
+        artifact, report = import_and_verify(Path(model), options, Path(store), tolerance=values["tolerance"])
         card = inspect_model(artifact)
         beside(artifact.folder)
     if as_json:

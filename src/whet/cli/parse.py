@@ -19,26 +19,6 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def input_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """Read ``NAME=1,3,224,224`` or ``1,3,224,224`` (the only input); ``-1`` or ``?`` is variable.
-
-    Raises:
-        UsageError: not a shape, or the same input twice.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts:
-        name, _, dims = text.rpartition("=")
-        parts = [part.strip() for part in dims.split(",")]
-        if not all(part == "?" or re.fullmatch(r"-1|[1-9]\d*", part) for part in parts):
-            raise UsageError(
-                f"--input-shape '{text}' is no shape; write NAME=1,3,224,224 or 1,3,224,224 (-1: variable)"
-            )
-        if name in shapes:
-            raise UsageError(f"--input-shape names input '{name}' twice")
-        shapes[name] = tuple(-1 if part == "?" else int(part) for part in parts)
-    return shapes
-
-
 def named_paths(texts: tuple[str, ...], option: str) -> dict[str, str]:
     """Read ``NAME=PATH`` pairs.
 

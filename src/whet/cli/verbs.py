@@ -97,15 +97,15 @@ def importer_options(values: dict[str, Any], to: str | None = None) -> Any:
     """Turn what :func:`model_options` read into the importers' options."""
     from pathlib import Path
 
-    from whet.cli.parse import input_shapes
     from whet.models.importers.base import Options
+    from whet.tensors import read_shapes
 
     def path(name: str) -> Path | None:
         return Path(values[name]) if values[name] else None
 
     return Options(
         weights=path("weights"),
-        input_shapes=input_shapes(values["input_shapes"]),
+        input_shapes=read_shapes(values["input_shapes"]),
         signature=values["signature"],
         to=to,  # type: ignore[arg-type]  # click's Choice holds it to the literal
         allow_pickle=values["allow_pickle"],

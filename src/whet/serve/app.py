@@ -56,7 +56,7 @@ async def _serve(settings: ServeSettings, http_socket: socket.socket, control_pa
         pass  # free; whether workers will share it is known once the plans are
     deployments = await asyncio.to_thread(resolve, settings, host)
     places, cores = _place(settings, host, deployments)
-    wanted = divide(deployments, cores, settings.weights)
+    wanted = divide(deployments, cores, settings.cpu_weights)
     shared = settings.grpc and len(places) > 1
     with ports.grpc(settings.host, port, share_port=True) if shared else contextlib.nullcontext(port):
         stage = Stage(settings, places, http_socket, port, _environment(wanted), cores)

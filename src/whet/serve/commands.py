@@ -122,7 +122,7 @@ class Commands:
 
     async def _change(self, deployments: Any) -> None:
         names = {one.name for one in deployments}
-        weights = {name: weight for name, weight in self._settings.weights.items() if name in names}
+        weights = {name: weight for name, weight in self._settings.cpu_weights.items() if name in names}
         await self._fleet.change(divide(deployments, self._fleet.stage.compute_cores, weights))
 
     async def _numbers(self) -> list[WorkerNumbers]:

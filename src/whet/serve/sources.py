@@ -8,6 +8,7 @@ nothing outside is ever opened.
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from whet.errors import BundleError, ModelError, NotFound, Unsupported, UsageError
 from whet.host import Host, distance
@@ -17,6 +18,7 @@ from whet.models.importers import Options, import_model, recognise
 from whet.plan import Plan
 from whet.serve.deployment import Deployment
 from whet.settings import ServeSettings, cache_folder
+from whet.tensors import read_shapes
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@ -]{0,254}")
 _VERSION = re.compile(r"[0-9]{1,18}")
@@ -50,17 +52,17 @@ def resolve(settings: ServeSettings, host: Host, only: str | None = None) -> lis
         raise UsageError(
             f"--name '{settings.name}' is given for {len(settings.sources)} sources; it names a single one"
         )
-    found: dict[tuple[str, str], Deployment] = {}
+    listed: dict[tuple[str, str], Path] = {}
     for source in settings.sources:
         for name, version, path in _list(Path(source), settings.name):
-            if only is not None and name != only:
-                continue
-            if (name, version) in found:
+            if (name, version) in listed:
                 raise UsageError(f"model '{name}' version {version} comes twice, the second time from {path}")
-            found[name, version] = _deploy(settings, host, name, version, path)
-    if only is not None and not found:
+            listed[name, version] = path
+    options = _options(settings, list(listed.values()))
+    wanted = {key: path for key, path in listed.items() if only is None or key[0] == only}
+    if only is not None and not wanted:
         raise NotFound(f"model '{only[:200]}' is in none of the sources; the repository index lists what there is")
-    return list(found.values())
+    return [_deploy(settings, options, host, *key, path) for key, path in wanted.items()]
 
 
 def default_plan(artifact: Artifact, cores: int) -> tuple[Plan, str]:
@@ -95,23 +97,44 @@ def nearest(bundle: Bundle, host: Host) -> tuple[PlanRecord, str]:
     return best, f"plan {best.plan.id} of {len(bundle.plans)}, {said}"
 
 
+def _options(settings: ServeSettings, models: list[Path]) -> Options:
+    """Return what was said about the model; only the permissions may be said about several.
+
+    Raises:
+        UsageError: a flag that describes one model, and several models or one that is imported already.
+    """
+    said = ("weights", "input_shape", "signature", "preprocess")
+    flags = ", ".join(f"--{name.replace('_', '-')}" for name in said if getattr(settings, name))
+    if flags and len(models) != 1:
+        raise UsageError(f"{flags} describes one model file, the sources hold {len(models)}; `whet import` them first")
+    if flags and (is_bundle(models[0]) or (models[0] / MANIFEST).is_file()):
+        raise UsageError(f"{flags} is given for {models[0]}, which is imported already; give it to `whet import`")
+    return Options(
+        weights=Path(settings.weights) if settings.weights else None,
+        input_shapes=read_shapes(settings.input_shape),
+        signature=settings.signature or None,
+        allow_pickle=settings.allow_pickle,
+        allow_converter_env=settings.allow_converter_env,
+        preprocess=Path(settings.preprocess) if settings.preprocess else None,
+    )
+
+
 def _list(source: Path, name: str) -> Iterator[tuple[str, str, Path]]:
     """Yield name, version and path of every model a source holds."""
-    if not source.exists():
-        raise ModelError(f"{source} does not exist; name a bundle, a model file or a repository folder")
     if _is_model(source):
         yield _checked(name or _name_of(source), source), "1", source
         return
+    if not source.exists():
+        raise ModelError(f"{source} does not exist; name a bundle, a model file or a repository folder")
     if not source.is_dir():
-        recognise(source)  # raises, and says what it is instead
+        _refuse(source)
     root = source.resolve()
     children = [child for child in sorted(source.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     if name:
         raise UsageError(f"--name '{name}' is given for the repository {source}; its models are named by their folders")
     listed = [one for child in children for one in _versions(_inside(child, root), root)]
     if not listed:
-        recognise(source)  # raises, and says what is there instead
-        raise Unsupported(f"{source} is no model and holds none; a repository has one folder a model")
+        _refuse(source)
     yield from listed
 
 
@@ -150,7 +173,13 @@ def _is_model(path: Path) -> bool:
         return False
 
 
-def _deploy(settings: ServeSettings, host: Host, name: str, version: str, path: Path) -> Deployment:
+def _refuse(source: Path) -> NoReturn:
+    """Say what a source is instead of a model."""
+    recognise(source).convert(source, Options(), source)  # raises: unknown, or known and refused
+    raise Unsupported(f"{source} is no model and holds none; a repository has one folder a model")
+
+
+def _deploy(settings: ServeSettings, options: Options, host: Host, name: str, version: str, path: Path) -> Deployment:
     if is_bundle(path):
         bundle = read_bundle(path)
         record, why = nearest(bundle, host)
@@ -158,7 +187,7 @@ def _deploy(settings: ServeSettings, host: Host, name: str, version: str, path: 
         plan, artifact = record.plan, bundle.artifacts[record.plan.artifact]
     else:
         store = cache_folder(settings.cache_dir) / "imported"
-        artifact = load_artifact(path) if (path / MANIFEST).is_file() else import_model(path, Options(), store)
+        artifact = load_artifact(path) if (path / MANIFEST).is_file() else import_model(path, options, store)
         (plan, fallback), why = default_plan(artifact, host.budget.physical), "no plan was found for it: safe defaults"
     if artifact.sha256 != plan.artifact:
         raise BundleError(f"{path}: plan {plan.id} is for another artifact; optimize again")
@@ -173,6 +202,8 @@ def _deploy(settings: ServeSettings, host: Host, name: str, version: str, path: 
 def _name_of(path: Path) -> str:
     if is_bundle(path):
         return read_bundle(path).name
+    if not path.exists():  # module:function
+        return path.name.rpartition(":")[2]
     return (path if path.is_dir() else path.with_suffix("")).resolve().name
 
 
