@@ -94,6 +94,16 @@ def test_discarded_blocks_do_not_shift_the_pairing():
     assert ranking["b"].score - ranking["a"].score == pytest.approx(np.log(2))
 
 
+def test_a_candidate_whose_every_block_was_disturbed_stays_open():
+    racing = Racing([Candidate("a", {}), Candidate("b", {})], Budget(100.0), seeds=["a", "b"])
+    racing.ask()
+    racing.tell([Told("a", (100.0, 110.0)), Told("b", (None, None))], 1.0)
+    assert not racing.ledger.failed
+    asked = racing.ask()
+    assert asked is not None
+    assert "b" in asked.keys
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, 6), st.integers(3, 12), st.integers(0, 2**32 - 1))
 def test_polish_takes_the_common_mood_out(keys, blocks, seed):

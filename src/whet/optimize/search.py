@@ -108,7 +108,7 @@ class Ledger:
         self.spent_s += cost_s
         for one in told:
             values = {self.block + i: math.log(score) for i, score in enumerate(one.scores) if score and score > 0}
-            if not one.scores or (not values and one.key not in self.scores):
+            if not one.scores:  # disturbed blocks alone say nothing: the candidate stays open
                 self.failed.add(one.key)
                 self.scores.pop(one.key, None)
             elif values:

@@ -159,9 +159,12 @@ def _seeds(state: State, name: Level, plans: Sequence[Plan]) -> Iterable[str]:
     plain = [plan for plan in plain if plan.fused_preprocessing and plan.allocator == "default"]
     cores = max((plan.compute_threads for plan in plain), default=1)
     if name == "system":
-        # What the runtimes' own defaults amount to is always among what is measured: no search may end below it.
+        # What the runtimes' own defaults amount to is always among what is measured, OpenVINO's pins included: no
+        # search may end below it.
         full = [plan for plan in plain if plan.compute_threads == cores and plan.streams in {1, cores}]
-        return [plan.id for plan in sorted(full, key=lambda plan: (plan.runtime != "openvino", -plan.streams))]
+        pinned = [plan.with_(pinning=True) for plan in full if plan.runtime == "openvino" and plan.streams == cores]
+        order = sorted(full, key=lambda plan: (plan.runtime != "openvino", -plan.streams))
+        return [plan.id for plan in (*order[:2], *pinned, *order[2:])]
     before = next((state.levels[one] for one in ("application", "system") if one in state.levels), None)
     if before is None:
         return []
