@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from whet.cli import main
-from whet.doctor import prove
+from whet.doctor import local, prove
 from whet.doctor.observe import observe
 from whet.doctor.signs import diagnose
 
@@ -45,6 +45,8 @@ def test_a_healthy_server_under_an_easy_load_has_nothing_wrong_with_it(bundle, s
 
 def test_a_server_is_found_by_the_process_id_of_its_supervisor_and_of_its_worker(bundle, serve):
     server = serve(bundle())
+    assert local._address("0100007F") == "127.0.0.1"
+    assert local._address("00000000000000000000000001000000") == "::1"
     for pid in (server.pid, server.announced["workers"][0]):
         seen = observe(str(pid), 0.2)
         assert seen.subject == server.http
@@ -273,7 +275,7 @@ def test_a_process_that_listens_nowhere_is_no_server(capsys):
         assert main(["doctor", str(child.pid)]) == 2
     finally:
         child.communicate(b"\n")
-    assert "listens on no TCP port" in capsys.readouterr().err
+    assert "is no 'whet serve'" in capsys.readouterr().err
 
 
 def test_another_server_is_told_from_whets(tmp_path, capsys):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from whet.cli import main
 from whet.engine import open_engine
-from whet.errors import OutputError, PlanRefused, UsageError
+from whet.errors import BundleError, OutputError, PlanRefused, UsageError
 from whet.export import NOTES, TARGETS, export
 from whet.export.pbtxt import Word, render
 from whet.host import read_host
@@ -229,6 +229,12 @@ def test_what_cannot_be_exported_is_refused_with_the_remedy(bundled, as_ir, host
         export(bundle, "ovms", tmp_path / "out", host, "nothing")
     with pytest.raises(OutputError):
         export(bundle, "ovms", tmp_path / "bundle/bundle.json", host)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(bundled, plain, host, tmp_path):
+    bundle = replace(bundled((plain, {})), name="../elsewhere")
+    with pytest.raises(BundleError, match="cannot name a folder"):
+        export(bundle, "ovms", _made(tmp_path), host)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -1,6 +1,8 @@
 """A server on this machine: found by its port or a process id, asked over its control socket, watched in ``/proc``."""
 
 import socket
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +27,14 @@ class Found:
 
     Attributes:
         pid: of the supervisor.
-        port: of HTTP.
+        url: of its HTTP port, on this machine.
         workers: process ids by index.
         models: deployments, as the supervisor describes them; empty where it could not be asked.
         unseen: why something could not be read.
     """
 
     pid: int
-    port: int
+    url: str
     workers: dict[int, int] = field(default_factory=dict)
     models: tuple[dict[str, Any], ...] = ()
     unseen: tuple[str, ...] = ()
@@ -41,10 +43,10 @@ class Found:
 def by_port(port: int, root: Path = ROOT) -> Found | None:
     """Return the server that listens on a TCP port of this machine, or None where it is another's or not visible."""
     tree = Tree(root)
-    inodes = {inode for inode, listens in _listening(tree).items() if listens == port}
-    holders = [pid for pid in _processes(tree) if inodes & _sockets(tree, pid)]
-    supervisors = [pid for pid in holders if not _is_worker(tree, pid)]
-    return _ask(tree, supervisors[0], port) if supervisors else None
+    places = {inode: place for inode, place in _listening(tree).items() if place[1] == port}
+    for parent, inode in _served(tree, places):
+        return _ask(tree, parent, _url(places[inode]))
+    return None
 
 
 def by_pid(pid: int, root: Path = ROOT) -> Found:
@@ -56,29 +58,39 @@ def by_pid(pid: int, root: Path = ROOT) -> Found:
     tree = Tree(root)
     if not tree.exists(f"proc/{pid}"):
         raise UsageError(f"there is no process {pid}; give the id of 'whet serve', its URL, or a bundle")
-    if _is_worker(tree, pid):
-        pid = to_int(_words(tree, pid)[_words(tree, pid).index("--parent") + 1]) or pid
-    held, listening = _sockets(tree, pid), _listening(tree)
-    ports = {inode: port for inode, port in listening.items() if inode in held}
-    if not ports:
-        raise UsageError(
-            f"process {pid} listens on no TCP port that can be seen; give the id of 'whet serve', or its URL"
-        )
-    workers = [other for other in _processes(tree) if _is_worker(tree, other)]
-    shared = [inode for inode in ports if any(inode in _sockets(tree, worker) for worker in workers)]
-    return _ask(tree, pid, ports[shared[0] if shared else min(ports)])
+    places = _listening(tree)
+    for parent, inode in _served(tree, places):
+        if pid == parent or _parent(tree, pid) == parent:
+            return _ask(tree, parent, _url(places[inode]))
+    raise UsageError(f"process {pid} is no 'whet serve', as far as can be seen; give that one's id, or its URL")
 
 
-def _ask(tree: Tree, pid: int, port: int) -> Found:
+def _served(tree: Tree, places: Mapping[int, tuple[str, int]]) -> list[tuple[int, int]]:
+    """Return (supervisor, inode) of the sockets that a supervisor and a worker of it both hold: HTTP's."""
+    found = []
+    for worker in _processes(tree):
+        parent = _parent(tree, worker)
+        if parent is not None:
+            shared = _sockets(tree, worker) & _sockets(tree, parent) & places.keys()
+            found += [(parent, inode) for inode in sorted(shared)]
+    return found
+
+
+def _url(place: tuple[str, int]) -> str:
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(place[0], place[0])  # noqa: S104  (read, not bound)
+    return f"http://[{address}]:{place[1]}" if ":" in address else f"http://{address}:{place[1]}"
+
+
+def _ask(tree: Tree, pid: int, url: str) -> Found:
     path = _control(tree, pid)
     if path is None:
-        return Found(pid, port, unseen=(f"the control socket of process {pid} was not found: plans are unknown",))
+        return Found(pid, url, unseen=(f"the control socket of process {pid} was not found: plans are unknown",))
     try:
         status = _call(path, "status")
     except (OSError, NotReady, msgspec.MsgspecError) as error:
-        return Found(pid, port, unseen=(f"the control socket {path} cannot be asked ({error}): plans are unknown",))
+        return Found(pid, url, unseen=(f"the control socket {path} cannot be asked ({error}): plans are unknown",))
     workers = {one["index"]: one["pid"] for one in status["workers"]}
-    return Found(pid, port, workers, tuple(status["models"]))
+    return Found(pid, url, workers, tuple(status["models"]))
 
 
 def _call(path: str, op: str) -> Any:
@@ -114,15 +126,22 @@ def _control(tree: Tree, pid: int) -> str | None:
     return None
 
 
-def _listening(tree: Tree) -> dict[int, int]:
-    """Return port by inode of every listening TCP socket."""
+def _listening(tree: Tree) -> dict[int, tuple[str, int]]:
+    """Return (address, port) by inode of every listening TCP socket."""
     found = {}
     for name in ("tcp", "tcp6"):
         for line in tree.lines(f"proc/net/{name}")[1:]:
             words = line.split()
             if len(words) > 9 and words[3] == _LISTEN:
-                found[to_int(words[9]) or 0] = int(words[1].rpartition(":")[2], 16)
+                address, _, port = words[1].partition(":")
+                found[to_int(words[9]) or 0] = (_address(address), int(port, 16))
     return found
+
+
+def _address(text: str) -> str:
+    """Return the address behind the kernel's hexadecimal: words of 32 bits, each in the machine's byte order."""
+    words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
+    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, b"".join(words))
 
 
 def _sockets(tree: Tree, pid: int) -> set[int]:
@@ -145,9 +164,12 @@ def _words(tree: Tree, pid: int) -> list[str]:
     return (tree.text(f"proc/{pid}/cmdline") or "").split("\0")
 
 
-def _is_worker(tree: Tree, pid: int) -> bool:
+def _parent(tree: Tree, pid: int) -> int | None:
+    """Return the supervisor of a process that is a worker, or None."""
     words = _words(tree, pid)
-    return "whet.serve.worker" in words and "--parent" in words
+    if "whet.serve.worker" not in words or "--parent" not in words[:-1]:
+        return None
+    return to_int(words[words.index("--parent") + 1])
 
 
 @dataclass(frozen=True, slots=True)

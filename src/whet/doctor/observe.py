@@ -39,7 +39,7 @@ def observe(subject: str, seconds: float = INTERVAL_S) -> Observation:
         raise UsageError(f"--interval is {seconds:g} s; it must be positive")
     if subject.isdecimal():
         found = local.by_pid(int(subject))
-        return asyncio.run(_server(f"http://127.0.0.1:{found.port}", seconds, found))
+        return asyncio.run(_server(found.url, seconds, found))
     if "://" in subject:
         address = Address.parse(subject)
         if address.protocol != "http":

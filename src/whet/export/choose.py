@@ -1,8 +1,9 @@
 """Which of a bundle's plans a target takes. Pure."""
 
+import re
 from dataclasses import dataclass
 
-from whet.errors import PlanRefused, UsageError
+from whet.errors import BundleError, PlanRefused, UsageError
 from whet.host.fingerprint import distance
 from whet.host.topology import Host
 from whet.models.artifact import Artifact
@@ -15,6 +16,8 @@ FITS: dict[str, dict[str, tuple[str, ...]]] = {
     "ort": {"onnxruntime": ("onnx",)},
 }
 """Target -> runtime it has -> artifact formats that runtime reads."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,12 @@ def choose(bundle: Bundle, target: str, host: Host, plan_id: str = "") -> Job:
     """Return the plan a target can honour best: measured under its runtime, then found on the host most like this one.
 
     Raises:
+        BundleError: the model's name cannot name a folder.
         UsageError: ``plan_id`` names no plan of the bundle.
         PlanRefused: the target reads no artifact of these plans.
     """
+    if not _NAME.fullmatch(bundle.name):
+        raise BundleError(f"{bundle.folder}: '{bundle.name[:80]}' cannot name a folder; the bundle was tampered with")
     records = [record for record in bundle.plans if plan_id in ("", record.plan.id)]
     if not records:
         known = ", ".join(record.plan.id for record in bundle.plans)
