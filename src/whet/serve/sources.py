@@ -156,8 +156,8 @@ def _model_in(folder: Path, root: Path) -> Path:
     """Return the model a version's folder is, or holds."""
     if _is_model(folder):
         return folder
-    models = [child for child in sorted(folder.iterdir()) if not child.name.startswith(".") and _is_model(child)]
-    # An IR's weights, or labels beside a model, are recognised as no model; two models are a question.
+    models = [child for child in sorted(folder.iterdir()) if not child.name.startswith(".") and _stands_alone(child)]
+    # Labels beside a model, or its weights, are no model; two models are a question.
     if len(models) != 1:
         names = ", ".join(child.name for child in models) or "nothing Whet knows"
         raise ModelError(f"{folder} must hold one model; it holds {names}")
@@ -171,6 +171,10 @@ def _is_model(path: Path) -> bool:
         return recognise(path).name != "refused"
     except ModelError:
         return False
+
+
+def _stands_alone(path: Path) -> bool:
+    return _is_model(path) and (path.is_dir() or not recognise(path).accompanies(path))
 
 
 def _refuse(source: Path) -> NoReturn:

@@ -1,8 +1,9 @@
 """What a format's file under ``importers/`` offers: two functions, ``sniff`` and ``convert``, and these values.
 
 ``sniff(path) -> bool`` recognises by content (magic bytes, fields), never by the file's ending alone, reads little and
-raises nothing. ``convert(path, options, workdir) -> Converted`` writes a runnable model (ONNX or OpenVINO IR, or the
-framework's own format where only that framework can run it) into ``workdir``.
+raises nothing. Where a format has files that are no model by themselves and are recognised all the same, its module
+also offers ``accompanies(path) -> bool``. ``convert(path, options, workdir) -> Converted`` writes a runnable model
+(ONNX or OpenVINO IR, or the framework's own format where only that framework can run it) into ``workdir``.
 """
 
 import importlib
@@ -85,6 +86,11 @@ class Format:
         """Tell whether ``path`` looks like this format."""
         recognised: bool = importlib.import_module(self.module).sniff(path)
         return recognised
+
+    def accompanies(self, path: Path) -> bool:
+        """Tell whether ``path`` is no model by itself but lies beside one of this format: its weights."""
+        check = getattr(importlib.import_module(self.module), "accompanies", None)
+        return check is not None and bool(check(path))
 
     def convert(self, path: Path, options: Options, workdir: Path) -> Converted:
         """Write a runnable model into ``workdir``.

@@ -16,6 +16,11 @@ def sniff(path: Path) -> bool:
     return start[:1] == b"\x80" and start[1:] in {b"\x02", b"\x03", b"\x04", b"\x05"}
 
 
+def accompanies(path: Path) -> bool:
+    """Tell what PaddlePaddle writes beside its weights: a pickle nobody needs."""
+    return path.name.endswith(".pdiparams.info")
+
+
 def convert(path: Path, options: Options, workdir: Path) -> Converted:
     """Unpickle (with permission) and convert to ONNX for ONNX Runtime.
 

@@ -21,7 +21,7 @@ from whet.models.importers.caffe.table import REFUSED, SUPPORTED
 from whet.models.importers.caffe.weights import read_weights
 from whet.models.importers.onnx_graph import UNKNOWN, free_batch
 
-__all__ = ["REFUSED", "SUPPORTED", "convert", "sniff"]
+__all__ = ["REFUSED", "SUPPORTED", "accompanies", "convert", "sniff"]
 
 _LAYER = re.compile(rb"^[^#\n\"']*?\blayers?\s*:?\s*\{", re.MULTILINE)
 _V2_WEIGHTS = re.compile(rb"\A(?:\n[\x00-\x7f][^\0]{0,127}?)?\xa2\x06", re.DOTALL)
@@ -36,6 +36,11 @@ def sniff(path: Path) -> bool:
     except OSError:
         return False
     return _is_weights(path, head) or (b"\0" not in head and bool(_LAYER.search(head)))
+
+
+def accompanies(path: Path) -> bool:
+    """Tell a caffemodel from a prototxt."""
+    return _is_weights(path, _front(path))
 
 
 def _is_weights(path: Path, head: bytes) -> bool:

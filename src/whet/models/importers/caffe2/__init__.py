@@ -18,7 +18,7 @@ from whet.models.importers.caffe2.layers import SUPPORTED
 from whet.models.importers.caffe2.netdef import NetDef, parse_net
 from whet.models.importers.onnx_graph import UNKNOWN, free_batch
 
-__all__ = ["FILLS", "SUPPORTED", "convert", "sniff"]
+__all__ = ["FILLS", "SUPPORTED", "accompanies", "convert", "sniff"]
 
 _SNIFFED_BYTES = 1 << 16
 _TYPE = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{1,63}\Z")
@@ -37,6 +37,14 @@ def sniff(path: Path) -> bool:
         if number == 2:
             return _is_operator(value)
     return False
+
+
+def accompanies(path: Path) -> bool:
+    """Tell an init_net from a predict_net: it begins by filling weights."""
+    with path.open("rb") as stream:
+        front = _front(memoryview(stream.read(_SNIFFED_BYTES)))
+    first = next((value for number, _, value in front if number == 2), memoryview(b""))
+    return any(number == 4 and bytes(value).decode(errors="replace") in FILLS for number, _, value in _front(first))
 
 
 def convert(path: Path, options: Options, workdir: Path) -> Converted:

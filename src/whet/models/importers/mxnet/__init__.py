@@ -18,7 +18,7 @@ from whet.models.importers.mxnet.symbol import parse_symbol
 from whet.models.importers.mxnet.table import SUPPORTED
 from whet.models.importers.onnx_graph import UNKNOWN, free_batch
 
-__all__ = ["SUPPORTED", "convert", "sniff"]
+__all__ = ["SUPPORTED", "accompanies", "convert", "sniff"]
 
 _SNIFFED_BYTES = 1 << 12
 _SYMBOL = re.compile(rb'\A\s*\{\s*"nodes"\s*:\s*\[\s*\{(?=[^}]*"op"\s*:)(?=[^}]*"name"\s*:)')
@@ -32,6 +32,12 @@ def sniff(path: Path) -> bool:
     except OSError:
         return False
     return bool(_SYMBOL.match(head)) or _is_params(head)
+
+
+def accompanies(path: Path) -> bool:
+    """Tell a ``.params`` file from a symbol."""
+    with path.open("rb") as stream:
+        return _is_params(stream.read(24))
 
 
 def convert(path: Path, options: Options, workdir: Path) -> Converted:
