@@ -6,7 +6,7 @@ is climbed cheapest first and stops at the first rung whose candidate holds the 
 ============== ========= ==============================================================================================
 rung           for       what it does
 ============== ========= ==============================================================================================
-int8           openvino  nncf post-training quantization; mixed preset for CNNs, SmoothQuant for transformers
+int8           openvino  nncf post-training quantization; symmetric for ReLU nets, SmoothQuant for transformers
 int8-robust    openvino  the same with outlier-proof statistics (quantiles, means without outliers) and per-batch care
 int8-edges     openvino  robust statistics, the first and the last weighted layers left in float
 int8-sensitive openvino  robust statistics, the layers that hurt most (measured one by one) left in float
