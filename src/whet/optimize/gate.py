@@ -16,7 +16,7 @@ from whet.optimize.state import State
 from whet.optimize.trial_words import Evaluate, Scored
 from whet.plan import Plan
 
-EVALUATION_SHARE = 0.12
+EVALUATION_SHARE = 0.16
 """Share of the budget one evaluation may take, at most; fewer items are judged when it would take longer."""
 MAKE_UNTIL = 0.58
 """Share of the budget after which no further candidate is made or judged ..."""
