@@ -46,6 +46,9 @@ from whet.settings import ServeSettings, cache_folder, environ
 
 log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
+_M_MMAP_THRESHOLD = -3
+MAPPED_BYTES = 1 << 20
+"""Allocations from this size on are mapped each by itself; pictures of usual size stay below."""
 _BIND_TRIES, _BIND_WAIT_S = 100, 0.05
 """How often and how far apart a gRPC port is tried that the worker before still holds."""
 
@@ -225,6 +228,17 @@ def _die_with(parent: int) -> None:
         sys.exit(0)
 
 
+def _return_memory() -> None:
+    """Fix the size from which glibc maps memory of its own for an allocation, and gives it back when it is freed.
+
+    Left alone, that size grows with the largest body ever freed (mallopt(3)), and every thread then keeps the peak of
+    its requests for ever.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
+
+
 async def _serve(http_socket: socket.socket, control_socket: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     link, configured = Link(), loop.create_future()
@@ -262,6 +276,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     args = parser.parse_args()
     _die_with(args.parent)
+    _return_memory()
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the group; the supervisor decides
     for fd in (args.http_fd, args.control_fd):
