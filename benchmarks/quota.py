@@ -182,7 +182,7 @@ def boot(ours: Contender, best: Contender, bound_ms: float) -> tuple[float, floa
 
 def main() -> None:
     bench = benchmark("quota", __doc__)
-    rounds, seconds = (1, 1.0) if bench.quick else (5, 4.0)
+    rounds, seconds = (1, 1.0) if bench.quick else (2, 3.0)
     requests = picture_requests(pictures(16))
     with tempfile.TemporaryDirectory() as name, contenders(Path(name)) as found:
         for each in found:
