@@ -200,7 +200,9 @@ def _climb(state: State, gate: Gate, family: str, runtime: str) -> None:
             int8=True,
         )
         state.variants.append(variant)
-        plan = gate.parent_plan().with_(artifact=product.sha256, runtime=runtime, options=(), dynamic_batch=False)
+        base = gate.parent_plan()
+        pinning = base.pinning and state.runtimes[runtime].pinning
+        plan = base.with_(artifact=product.sha256, runtime=runtime, options=(), dynamic_batch=False, pinning=pinning)
         verdict = gate.admits(product.sha256, plan, rung.name)
         if verdict is not None and verdict.passes:
             for precision in _floats(state, runtime):
