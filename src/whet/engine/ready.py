@@ -104,7 +104,7 @@ def limits_of(artifact: Artifact, plan: Plan, streams: int) -> Limits:
 
 
 def warm(session: Session, places: list[Place], limits: Limits, *, batched: bool) -> ServiceTimes:
-    """Run every place at every batch size on lanes, all lanes busy at once, and return the times of the last round.
+    """Run every place at every batch size, one alone and then all lanes at once; return the times of the last round.
 
     Raises:
         RuntimeFailed: a run failed or hung. A model whose inputs have variable dimensions may refuse the shape chosen
