@@ -69,3 +69,26 @@ def _model(weights: dict[str, np.ndarray], output: str) -> onnx.ModelProto:
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def write_dense(path: Path, *, seed: int = 0) -> Path:
+    """Write a net of three wide matrix products and a last layer: float32[n, 1, 32, 32] in, float32[n, 8] out."""
+    rng, width, nodes, weights = np.random.default_rng(seed), SIDE * SIDE, [], []
+    before = "flat"
+    for place, out in enumerate((256, 256, 256, CLASSES)):
+        matrix = (rng.normal(0, 1, (width, out)) / np.sqrt(width)).astype(np.float32)
+        weights.append(numpy_helper.from_array(matrix, f"w{place}"))
+        product = "logits" if out == CLASSES else f"m{place}"
+        nodes.append(helper.make_node("MatMul", [before, f"w{place}"], [product], name=f"dense{place}"))
+        if out != CLASSES:
+            nodes.append(helper.make_node("Relu", [product], [f"r{place}"]))
+        before, width = f"r{place}", out
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["flat"]), *nodes],
+        "dense",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES])],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path

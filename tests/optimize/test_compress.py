@@ -2,19 +2,21 @@
 did stands in the lineage."""
 
 import os
+import shutil
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from small_nets import pictures, write_net
+from small_nets import pictures, write_dense, write_net
 
 from whet.errors import PlanRefused, RuntimeFailed
 from whet.models.artifact import hash_path
 from whet.models.importers import import_model
 from whet.models.importers.base import Options
 from whet.optimize.accuracy import noise_to_signal
-from whet.optimize.compress import RECIPES, Work, ladder, recipe, run_recipe
+from whet.optimize.compress import RECIPES, Work, ladder, recipe, routes, run_ranking, run_recipe
+from whet.optimize.compress.kind import kind_of
 from whet.optimize.data import open_data
 from whet.optimize.pool import materialise
 
@@ -31,6 +33,7 @@ def place(tmp_path_factory):
     for name, outlier in (("mild", 1.0), ("wild", 3e3)):
         net = write_net(folder / f"{name}.onnx", outlier=outlier)
         artifacts[name] = import_model(net, Options(), folder / "store")
+    artifacts["dense"] = import_model(write_dense(folder / "dense.onnx"), Options(), folder / "store")
     data = open_data(str(folder / "d.npz"), artifacts["mild"])
     materialise(data, range(32), artifacts["mild"], folder / "pool")
     return folder, artifacts
@@ -46,7 +49,11 @@ def work_of(place, name: str, net: str = "mild", store: str = "products", **chan
 
 
 def run(work, tmp_path, limit_s=100.0, progress=None):
-    return run_recipe(work, cpus=CPUS, limit_s=limit_s, log=tmp_path / "log", progress=progress or (lambda words: None))
+    return run_recipe(work, cpus=CPUS, limit_s=limit_s, log=tmp_path / "log", progress=progress or (lambda said: None))
+
+
+def ranked(work, tmp_path, progress=None):
+    return run_ranking(work, cpus=CPUS, limit_s=100.0, log=tmp_path / "log", progress=progress or (lambda said: None))
 
 
 def answers(artifact, images):
@@ -63,13 +70,21 @@ def answers(artifact, images):
     return compiled({"x": images})[0]
 
 
+def changes_for(name: str) -> dict[str, object]:
+    """What a recipe needs beside the defaults: layers to keep, or a net with layers it is for."""
+    if recipe(name).reverts:
+        return {"keep": ("second",)}
+    return {"net": "dense"} if name == "int4-weights" else {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [one.name for one in RECIPES])
 def test_recipe_keeps_its_promises(place, tmp_path, name):
     _, artifacts = place
-    parent = artifacts["mild"]
-    before, said = hash_path(parent.folder), []
-    product = run(work_of(place, name), tmp_path, progress=said.append)
+    changes, said = changes_for(name), []
+    parent = artifacts[changes.get("net", "mild")]
+    before = hash_path(parent.folder)
+    product = run(work_of(place, name, **changes), tmp_path, progress=said.append)
     assert hash_path(parent.folder) == before
     assert product.sha256 != parent.sha256
     assert (product.inputs, product.outputs, product.batched) == (parent.inputs, parent.outputs, parent.batched)
@@ -85,22 +100,37 @@ def test_recipe_keeps_its_promises(place, tmp_path, name):
     images, labels = pictures(200, seed=8)
     reference, found = answers(parent, images), answers(product, images)
     assert 1e-9 < float(np.mean(noise_to_signal(found, reference))) < 0.3  # rounded; the fitted last layer magnifies it
-    assert (found.argmax(1) == labels).mean() > 0.9
-    again = run(work_of(place, name, store="again"), tmp_path)
+    if parent is artifacts["mild"]:
+        assert (found.argmax(1) == labels).mean() > 0.9
+    again = run(work_of(place, name, store="again", **changes), tmp_path)
     assert again.sha256 == product.sha256
 
 
 @pytest.mark.slow
-def test_leaving_the_worst_layers_in_float_saves_a_net_that_rounding_ruins(place, tmp_path):
+def test_the_ranking_finds_the_layer_that_rounding_ruins_and_leaving_it_in_float_saves_the_net(place, tmp_path):
     _, artifacts = place
     images, labels = pictures(300, seed=8)
-    plain = run(work_of(place, "int8", "wild"), tmp_path)
-    careful = run(work_of(place, "int8-sensitive", "wild"), tmp_path)
+    plain, said = run(work_of(place, "int8", "wild"), tmp_path), []
+    kept = tmp_path / "layers.jsonl"
+    question = work_of(place, "int8-sensitive", "wild", start=plain.folder, ranking=kept)
+    ranking = ranked(question, tmp_path, said.append)
+    assert {name for name, _ in ranking} == {"first", "second", "last/WithoutBiases"}
+    assert [gain for _, gain in ranking] == sorted((gain for _, gain in ranking), reverse=True)
+    assert ranking[0][0] == "second"  # whose input has one channel 3000 times the others
+    assert "about" in said[0].progress  # the estimate comes before the first layer
+    assert (said[0].done, said[-1].done, said[0].total) == (0, 2, 3)
+    careful = run(work_of(place, "int8-sensitive", "wild", keep=(ranking[0][0],)), tmp_path)
+    assert careful.lineage[-1].settings["ignored"] == ["second"]
     assert (answers(artifacts["wild"], images).argmax(1) == labels).mean() > 0.95
     ruined = (answers(plain, images).argmax(1) == labels).mean()
     assert ruined < 0.8
     assert (answers(careful, images).argmax(1) == labels).mean() > ruined + 0.1
-    assert careful.lineage[-1].settings["ignored"]
+    # Interrupted after two layers, in the middle of a line, it measures only what is missing.
+    lines = kept.read_bytes().splitlines(keepends=True)
+    kept.write_bytes(b"".join(lines[:2]) + lines[2][:5])
+    again = []
+    assert dict(ranked(question, tmp_path, again.append)).keys() == dict(ranking).keys()
+    assert again[0].progress.startswith("1 of 3 layers to measure")
 
 
 def test_no_calibration_data_is_a_named_refusal(place, tmp_path):
@@ -129,6 +159,23 @@ def test_a_recipe_is_ended_when_its_time_is_over(place, tmp_path):
     assert not list((place[0] / "products").glob(".writing*"))
 
 
+def test_reverting_layers_without_naming_them_is_refused(place, tmp_path):
+    with pytest.raises(PlanRefused, match=r"int8-sensitive.*rank the layers first"):
+        run(work_of(place, "int8-sensitive"), tmp_path)
+
+
+def test_a_toolkit_that_crashes_leaves_a_named_refusal(place, tmp_path):
+    folder, artifacts = place
+    broken = tmp_path / "broken"
+    shutil.copytree(artifacts["mild"].folder, broken)
+    model = broken / artifacts["mild"].model
+    model.write_bytes(model.read_bytes()[:200])
+    with pytest.raises(PlanRefused, match="recipe 'int8-ort-dyn'") as caught:
+        run(work_of(place, "int8-ort-dyn", artifact=broken), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list((folder / "products").glob(".writing*"))
+
+
 def test_an_unknown_recipe_is_refused(place, tmp_path):
     with pytest.raises(PlanRefused, match="int4-magic"):
         run(work_of(place, "int4-magic"), tmp_path)
@@ -136,3 +183,30 @@ def test_an_unknown_recipe_is_refused(place, tmp_path):
 
 def test_ladders_go_from_cheap_to_dear():
     assert [one.name for one in ladder("ptq")] == ["int8", "int8-robust", "int8-edges", "int8-sensitive"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "memory_bound", "names"),
+    [
+        pytest.param("cnn", False, ["int8", "int8-ort"], id="convolutions: static quantization"),
+        pytest.param("transformer", True, ["int8", "int8-ort", "int4-weights", "int8-weights"], id="memory-bound"),
+        pytest.param("recurrent", False, ["int8-ort-dyn", "int8"], id="recurrent: the dynamic route first"),
+    ],
+)
+def test_routes_begin_with_what_suits_the_kind_of_net(kind, memory_bound, names):
+    assert [ladder[0].name for ladder in routes(kind, memory_bound=memory_bound)] == names
+
+
+@pytest.mark.parametrize(
+    ("operators", "kind"),
+    [
+        pytest.param({"Convolution": 3, "Softmax": 1}, "cnn", id="a classifier ends in one softmax"),
+        pytest.param({"Conv": 1, "LSTM": 2}, "recurrent", id="convolutions in front change nothing"),
+        pytest.param({"Softmax": 2, "MVN": 5, "MatMul": 12}, "transformer", id="openvino names"),
+        pytest.param({"Softmax": 2, "LayerNormalization": 5, "MatMul": 12}, "transformer", id="onnx names"),
+        pytest.param({"MatMul": 3, "Relu": 2}, "other", id="dense"),
+        pytest.param({}, "other", id="nothing known"),
+    ],
+)
+def test_kind_of_a_net_from_its_operators(operators, kind):
+    assert kind_of(operators) == kind

@@ -34,6 +34,7 @@ def document(state: State) -> dict[str, Any]:
         "trials": [_trial(state, record) for record in _searched(state)],
         "chosen": _chosen(state),
         "accuracy": [plain(one) for one in state.verdicts.values()],
+        "gate": [plain(one) for one in state.rungs],
         "ablation": _ablation(state),
         "pareto": _pareto(state),
         "layers": [],

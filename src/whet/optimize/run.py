@@ -13,7 +13,7 @@ import msgspec
 
 from whet.errors import OutputError
 from whet.models.bundle import Bundle, PlanRecord, is_bundle, write_bundle
-from whet.optimize import baselines, evidence, finals, gate, stages
+from whet.optimize import baselines, climb, evidence, finals, stages
 from whet.optimize.prepare import prepare
 from whet.optimize.request import OptimizeRequest, Outcome, Progress, silent
 from whet.optimize.state import Clock, State
@@ -63,7 +63,7 @@ def search(state: State) -> None:
     for level in ("system", "application"):
         stages.level(state, level, stages.seconds_for(state, level))
     stages.classify(state)
-    gate.climb(state)
+    climb.climb(state)
     stages.level(state, "algorithm", stages.seconds_for(state, "algorithm"))
     finals.hold(state)
     finals.under_load(state)

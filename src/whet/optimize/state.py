@@ -93,6 +93,33 @@ class Data:
     metric: Metric | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """How one rung of the compression ladder ended.
+
+    Attributes:
+        net: label of the net that was compressed.
+        rung: name of the recipe, or runtime and precision for the uncompressed net.
+        label: what the candidate is called.
+        outcome: ``ships`` (it holds the floor and wins, so the ladder stopped), ``hurts``, ``slow`` or ``failed``.
+        gain: its throughput over the best float plan's, paired, or None where it was not raced.
+        bf16: throughput of the uncompressed net in bf16 over the candidate's, or None.
+        verdict: what the accuracy gate said, or None where it was not asked.
+        drop: the metric's drop, positive is worse, or None.
+        causes: why it is not faster: (slug, words).
+    """
+
+    net: str
+    rung: str
+    label: str
+    outcome: str
+    gain: Interval | None
+    bf16: Interval | None
+    verdict: str | None
+    drop: Interval | None
+    causes: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(slots=True)
 class State:
     """Everything a search knows."""
@@ -118,6 +145,8 @@ class State:
     stage_of: dict[str, str] = field(default_factory=dict)
     """Level at which a case was first measured, by key."""
     verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    rungs: list[Rung] = field(default_factory=list)
+    """How the compression ladders were climbed, in order."""
     refused: list[Refusal] = field(default_factory=list)
     service: dict[str, Any] = field(default_factory=dict)
     block_s: float = 0.5

@@ -1,16 +1,17 @@
 """Recipes that make a smaller, faster artifact out of an artifact, each in a process of its own.
 
-A recipe never touches its parent, is deterministic under its seed, and writes its settings into the lineage. The ladder
-is climbed cheapest first and stops at the first rung whose candidate holds the floor *and* wins:
+A recipe never touches its parent, is deterministic under its seed, and writes its settings into the lineage. A ladder
+is climbed from what rounds most to what rounds least, and ends at the first rung that holds the floor *and* wins:
 
 ============== ========= ==============================================================================================
 rung           for       what it does
 ============== ========= ==============================================================================================
 int8           openvino  nncf post-training quantization; symmetric for ReLU nets, SmoothQuant for transformers
-int8-robust    openvino  the same with outlier-proof statistics (quantiles, means without outliers) and per-batch care
+int8-robust    openvino  the same with statistics that outliers do not move: percentiles, odd samples left out
 int8-edges     openvino  robust statistics, the first and the last weighted layers left in float
-int8-sensitive openvino  robust statistics, the layers that hurt most (measured one by one) left in float
+int8-sensitive openvino  robust statistics, layers left in float by measured sensitivity, more and more of them
 int8-weights   openvino  weights alone in int8; activations stay float: for memory-bound nets
+int4-weights   openvino  weights alone in int4, in groups with a scale each: for memory-bound nets
 int8-ort       ort       ONNX Runtime's static quantizer, QDQ, per channel
 int8-ort-dyn   ort       ONNX Runtime's dynamic quantizer: MatMul and LSTM weights in int8, no calibration
 ============== ========= ==============================================================================================
@@ -30,6 +31,7 @@ import msgspec
 from whet.errors import MissingExtra, OutputError, PlanRefused, RuntimeFailed
 from whet.host.apply import inherited
 from whet.models.artifact import Artifact, load_artifact
+from whet.optimize.compress.kind import Kind
 from whet.settings import environ
 
 
@@ -45,6 +47,7 @@ class Recipe:
         rung: its place in the ladder of its family, lowest first.
         family: recipes of one family replace each other; different families compete.
         summary: one line for people.
+        reverts: it is told which layers stay float (``Work.keep``), and can rank them by measurement.
     """
 
     name: str
@@ -54,16 +57,19 @@ class Recipe:
     rung: int
     family: str
     summary: str
+    reverts: bool = False
 
 
+_OV, _ORT, _BOTH = ("openvino",), ("onnxruntime",), ("onnx", "ir")
 RECIPES: tuple[Recipe, ...] = (
-    Recipe("int8", ("openvino",), ("onnx", "ir"), True, 0, "ptq", "post-training quantization"),
-    Recipe("int8-robust", ("openvino",), ("onnx", "ir"), True, 1, "ptq", "quantization with outlier-proof statistics"),
-    Recipe("int8-edges", ("openvino",), ("onnx", "ir"), True, 2, "ptq", "quantization, first and last layers in float"),
-    Recipe("int8-sensitive", ("openvino",), ("onnx", "ir"), True, 3, "ptq", "quantization, the worst layers in float"),
-    Recipe("int8-weights", ("openvino",), ("onnx", "ir"), False, 0, "weights", "int8 weights, float arithmetic"),
-    Recipe("int8-ort", ("onnxruntime",), ("onnx",), True, 0, "ort", "ONNX Runtime static quantization"),
-    Recipe("int8-ort-dyn", ("onnxruntime",), ("onnx",), False, 1, "ort", "ONNX Runtime dynamic quantization"),
+    Recipe("int8", _OV, _BOTH, True, 0, "ptq", "post-training quantization"),
+    Recipe("int8-robust", _OV, _BOTH, True, 1, "ptq", "quantization with outlier-proof statistics"),
+    Recipe("int8-edges", _OV, _BOTH, True, 2, "ptq", "quantization, first and last layers in float"),
+    Recipe("int8-sensitive", _OV, _BOTH, True, 3, "ptq", "quantization, the worst layers in float", reverts=True),
+    Recipe("int8-ort", _ORT, ("onnx",), True, 0, "ort", "ONNX Runtime static quantization"),
+    Recipe("int8-ort-dyn", _ORT, ("onnx",), False, 1, "ort", "ONNX Runtime dynamic quantization"),
+    Recipe("int4-weights", _OV, _BOTH, False, 0, "weights4", "int4 weights in groups, float arithmetic"),
+    Recipe("int8-weights", _OV, _BOTH, False, 0, "weights8", "int8 weights, float arithmetic"),
 )
 """Every recipe; the ladder of a family is its rows by rung."""
 
@@ -92,6 +98,9 @@ class Work(msgspec.Struct, frozen=True):
         seed: of whatever the recipe draws.
         store: folder to seal the product in.
         keep: layers that are to stay float, by name.
+        start: folder of the quantized artifact whose layers are ranked, or None.
+        ranking: file that keeps the ranking while it is measured, or None.
+        limit_s: seconds there are.
     """
 
     recipe: str
@@ -102,19 +111,35 @@ class Work(msgspec.Struct, frozen=True):
     seed: int
     store: Path
     keep: tuple[str, ...] = ()
+    start: Path | None = None
+    ranking: Path | None = None
+    limit_s: float = 600.0
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What it answers, one line at a time: progress; at the end the product's folder, or why there is none."""
+    """What it answers, one line at a time: progress; at the end the product's folder, or why there is none.
+
+    Attributes:
+        progress: what it is doing.
+        done: parts done of ``total``, where they are counted.
+        total: parts in all, or 0.
+        folder: of the product.
+        ranked: layers with the noise their return to float takes away, most first.
+        slug: of the error.
+        reason: its message.
+    """
 
     progress: str = ""
+    done: int = 0
+    total: int = 0
     folder: str = ""
+    ranked: tuple[tuple[str, float], ...] | None = None
     slug: str = ""
     reason: str = ""
 
 
 def run_recipe(
-    work: Work, *, cpus: Iterable[int], limit_s: float, log: Path, progress: Callable[[str], None]
+    work: Work, *, cpus: Iterable[int], limit_s: float, log: Path, progress: Callable[[Said], None]
 ) -> Artifact:
     """Run a recipe in a fresh process and return the sealed artifact.
 
@@ -131,6 +156,22 @@ def run_recipe(
         MissingExtra: the toolkit is not installed.
         OutputError: no process, or no space.
     """
+    return load_artifact(Path(_run(work, cpus, limit_s, log, progress).folder))
+
+
+def run_ranking(
+    work: Work, *, cpus: Iterable[int], limit_s: float, log: Path, progress: Callable[[Said], None]
+) -> list[tuple[str, float]]:
+    """Measure, in a fresh process, what each layer of ``work.start`` costs; arguments and errors as for a recipe.
+
+    Returns:
+        (layer, drop of the mean noise-to-signal ratio when it alone is put back to float), most first.
+    """
+    return list(_run(work, cpus, limit_s, log, progress).ranked or ())
+
+
+def _run(work: Work, cpus: Iterable[int], limit_s: float, log: Path, progress: Callable[[Said], None]) -> Said:
+    """Run the process to its end and return what it said last."""
     recipe(work.recipe)
     began = time.monotonic()
     try:
@@ -162,18 +203,18 @@ def run_recipe(
     return _conclude(work, last, code, time.monotonic() - began)
 
 
-def _listen(lines: Iterable[bytes], progress: Callable[[str], None]) -> Said:
+def _listen(lines: Iterable[bytes], progress: Callable[[Said], None]) -> Said:
     last = Said()
     for line in lines:
         last = msgspec.json.decode(line, type=Said)
         if last.progress:
-            progress(last.progress)
+            progress(last)
     return last
 
 
-def _conclude(work: Work, last: Said, code: int, took_s: float) -> Artifact:
-    if last.folder:
-        return load_artifact(Path(last.folder))
+def _conclude(work: Work, last: Said, code: int, took_s: float) -> Said:
+    if last.folder or last.ranked is not None:
+        return last
     if last.slug == "missing-extra":
         raise MissingExtra(f"recipe '{work.recipe}'", "optimize")
     if last.slug:
@@ -189,3 +230,16 @@ def _conclude(work: Work, last: Said, code: int, took_s: float) -> Artifact:
 def ladder(family: str) -> Sequence[Recipe]:
     """Return the rungs of a family, cheapest first."""
     return sorted((one for one in RECIPES if one.family == family), key=lambda one: one.rung)
+
+
+def routes(kind: Kind, *, memory_bound: bool) -> tuple[tuple[Recipe, ...], ...]:
+    """Return the ladders that suit a kind of net, in the order to climb them.
+
+    Recurrent nets take the dynamic route first: OpenVINO leaves their layers in float whatever nncf does to them, and
+    ONNX Runtime has dynamic int8 kernels for LSTM. Weights alone are worth it only where reading them is the limit.
+    """
+    static, dynamic = ladder("ort")
+    found = [(dynamic,), tuple(ladder("ptq"))] if kind == "recurrent" else [tuple(ladder("ptq")), (static, dynamic)]
+    if memory_bound:
+        found += [(recipe("int4-weights"),), (recipe("int8-weights"),)]
+    return tuple(found)

@@ -1,22 +1,26 @@
 """Recipes made with nncf on OpenVINO's own representation. Calibration is seeded; the parent's file is only read."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from whet.errors import PlanRefused
+from whet.models.artifact import Artifact
+from whet.optimize.compress.kind import RECURRENT, Kind, kind_of
 from whet.optimize.compress.process import Job, Made
 from whet.quiet import silence_telemetry
 
 WEIGHTED = frozenset(
     {"Convolution", "GroupConvolution", "MatMul", "ConvolutionBackpropData", "LSTMSequence", "GRUSequence"}
 )
-RECURRENT = frozenset({"LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "Loop", "TensorIterator"})
 SIGNED = frozenset({"Swish", "HSwish", "Gelu", "Elu", "PRelu", "Mish", "Selu", "SoftPlus", "HSigmoid"})
 """Activations with a small negative part; nncf's documentation advises its mixed preset for them."""
 EDGES = 2
 """How many weighted layers stay in float at the start and at the end of the net."""
-MOST_REVERTED = 0.25
-"""Share of the weighted layers that may go back to float; past that the net is hardly int8 any more."""
+OUTLIERS = 1e-3
+"""Share of the values at each end of a tensor that robust statistics cut off."""
+GROUPS = (128, 64, 32)
+"""Sizes of the groups of int4 weights that share a scale; the largest that divides every layer's inputs is taken."""
 
 
 def plain(job: Job) -> Made:
@@ -31,41 +35,58 @@ def robust(job: Job) -> Made:
 
 def edges(job: Job) -> Made:
     """Leave the first and the last weighted layers in float: there rounding hurts most and costs least."""
-    layers = weighted(_read(job))
+    layers = weighted(read(job.artifact))
     return _quantize(job, robust=True, ignored=tuple(dict.fromkeys((*layers[:EDGES], *layers[-EDGES:]))))
 
 
 def sensitive(job: Job) -> Made:
-    """Leave the layers in float whose rounding, measured one by one, disturbs the outputs most."""
-    from whet.optimize.compress.sensitivity import rank
-
-    original = _read(job)
-    quantized, _ = _quantized(job, original, robust=True, ignored=())
-    ranked = rank(original, quantized, job)
-    most = max(1, int(len(weighted(original)) * MOST_REVERTED))
-    return _quantize(job, robust=True, ignored=tuple(name for name, gain in ranked[:most] if gain > 0))
+    """Leave the layers in float that the ranking by measurement named."""
+    if not job.work.keep:
+        raise PlanRefused("names no layer to keep in float; rank the layers first")
+    return _quantize(job, robust=True, ignored=job.work.keep)
 
 
-def weights(job: Job) -> Made:
-    """Round weights alone to int8."""
+def weights8(job: Job) -> Made:
+    """Round weights alone to int8, one scale and zero point a channel."""
     silence_telemetry()
     import nncf
 
-    model = _read(job)
-    compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
-    return _save(job, compressed, {"mode": "int8_asym", "kind": kind(model)}, precision="mixed")
+    return _weights(job, {"mode": nncf.CompressWeightsMode.INT8_ASYM}, least=8)
 
 
-def kind(model: Any) -> str:
-    """Return ``transformer``, ``recurrent``, ``cnn`` or ``other`` from the operators of a net."""
-    found = [op.get_type_name() for op in model.get_ops()]
-    if RECURRENT.intersection(found):
-        return "recurrent"
-    attention = found.count("Softmax") + found.count("ScaledDotProductAttention")
-    normalised = found.count("MVN") + found.count("RMS")
-    if attention >= 2 and (normalised >= 2 or found.count("MatMul") >= 4 * attention):
-        return "transformer"
-    return "cnn" if "Convolution" in found or "GroupConvolution" in found else "other"
+def weights4(job: Job) -> Made:
+    """Round weights alone to int4, a scale and a zero point for each group; embeddings and the last layer to int8."""
+    silence_telemetry()
+    import nncf
+
+    options = {"mode": nncf.CompressWeightsMode.INT4_ASYM, "ratio": 1.0}
+    for size in GROUPS:
+        try:
+            return _weights(job, {**options, "group_size": size}, least=4)
+        except nncf.errors.InvalidGroupSizeError:
+            continue
+    return _weights(job, {**options, "group_size": -1}, least=4)
+
+
+def _weights(job: Job, options: dict[str, Any], *, least: int) -> Made:
+    """Compress with nncf; ``least`` is the number of bits that some layer's weights must have come down to."""
+    import nncf
+
+    model = read(job.artifact)
+    job.say("rounding weights")
+    compressed = nncf.compress_weights(model, **options)
+    bits = [op.get_element_type().bitwidth for op in compressed.get_ops() if op.get_type_name() == "Constant"]
+    if least not in bits:
+        raise PlanRefused(
+            f"nothing in this net can be compressed to int{least}; it has no layer of weights large enough"
+        )
+    settings = {**options, "mode": options["mode"].value, "kind": kind(model)}
+    return _save(job, compressed, settings, precision="mixed")
+
+
+def kind(model: Any) -> Kind:
+    """Return what kind of net a graph of OpenVINO is."""
+    return kind_of(Counter(op.get_type_name() for op in model.get_ops()))
 
 
 def signed(model: Any) -> bool:
@@ -83,25 +104,27 @@ def weighted(model: Any) -> list[str]:
         op.get_friendly_name()
         for op in model.get_ordered_ops()
         if op.get_type_name() in WEIGHTED
-        and any(_constant(op.input_value(i).get_node()) for i in range(op.get_input_size()))
+        and any(constant(op.input_value(i).get_node()) for i in range(op.get_input_size()))
     ]
 
 
-def _constant(node: Any) -> bool:
+def constant(node: Any) -> bool:
+    """Tell whether a node's value is known before any input comes: weights, converted, scaled or reshaped."""
     while node.get_type_name() in {"Convert", "Multiply", "Subtract", "Reshape", "Transpose", "FakeQuantize"}:
         node = node.input_value(0).get_node()
     return bool(node.get_type_name() == "Constant")
 
 
-def _read(job: Job) -> Any:
+def read(artifact: Artifact) -> Any:
+    """Return an artifact's graph."""
     silence_telemetry()
     import openvino as ov
 
-    return ov.Core().read_model(job.artifact.path)
+    return ov.Core().read_model(artifact.path)
 
 
 def _quantize(job: Job, *, robust: bool, ignored: Sequence[str]) -> Made:
-    quantized, settings = _quantized(job, _read(job), robust=robust, ignored=ignored)
+    quantized, settings = _quantized(job, read(job.artifact), robust=robust, ignored=ignored)
     return _save(job, quantized, settings, precision="int8")
 
 
@@ -109,7 +132,6 @@ def _quantized(job: Job, model: Any, *, robust: bool, ignored: Sequence[str]) ->
     silence_telemetry()
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     if not job.samples:
         raise PlanRefused("needs real samples to calibrate with; give --data")
@@ -121,12 +143,12 @@ def _quantized(job: Job, model: Any, *, robust: bool, ignored: Sequence[str]) ->
         "kind": of,
         "preset": preset.value,
         "model_type": "transformer" if of == "transformer" else None,
-        "statistics": "mean_no_outliers, quantile" if robust else "default",
+        "statistics": f"quantile {OUTLIERS:g}, mean_no_outliers" if robust else "default",
         "ignored": sorted(ignored),
     }
     advanced = AdvancedQuantizationParameters(batchwise_statistics=False)
     if robust:
-        advanced.activations_range_estimator_params = RangeEstimatorParametersSet.MEAN_QUANTILE
+        advanced.activations_range_estimator_params = _robust()
     job.say(f"calibrating on {job.samples} samples ({of})")
     dataset = nncf.Dataset(list(range(job.samples)), job.net_inputs)
     quantized = nncf.quantize(
@@ -137,12 +159,30 @@ def _quantized(job: Job, model: Any, *, robust: bool, ignored: Sequence[str]) ->
         subset_size=job.samples,
         fast_bias_correction=True,
         model_type=nncf.ModelType.TRANSFORMER if of == "transformer" else None,
-        ignored_scope=nncf.IgnoredScope(names=list(ignored), validate=False) if ignored else None,
+        # OpenVINO has no int8 kernels for recurrent layers: rounding them costs accuracy and conversions for nothing.
+        ignored_scope=nncf.IgnoredScope(names=list(ignored), types=sorted(RECURRENT), validate=False),
         advanced_parameters=advanced,
     )
     if not any(op.get_type_name() == "FakeQuantize" for op in quantized.get_ops()):
         raise PlanRefused("nothing in this net can be quantized; it has no layer with int8 kernels")
     return quantized, settings
+
+
+def _robust() -> Any:
+    """Return how ranges are estimated where outliers must not move them: neither values in a sample, nor samples."""
+    from nncf.quantization.range_estimator import (
+        AggregatorType,
+        RangeEstimatorParameters,
+        StatisticsCollectorParameters,
+        StatisticsType,
+    )
+
+    side = StatisticsCollectorParameters(
+        statistics_type=StatisticsType.QUANTILE,
+        aggregator_type=AggregatorType.MEAN_NO_OUTLIERS,
+        quantile_outlier_prob=OUTLIERS,
+    )
+    return RangeEstimatorParameters(min=side, max=side)
 
 
 def _save(job: Job, model: Any, settings: dict[str, Any], *, precision: str) -> Made:

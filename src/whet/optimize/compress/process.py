@@ -36,7 +36,7 @@ class Job:
         net_inputs: returns calibration sample ``i`` as the net takes it, with the batch axis.
         folder: empty folder for the product's files.
         work: what was asked.
-        say: reports progress.
+        say: reports progress; with (done, total) where parts are counted.
     """
 
     artifact: Artifact
@@ -44,7 +44,7 @@ class Job:
     net_inputs: Callable[[int], dict[str, Array]]
     folder: Path
     work: Work
-    say: Callable[[str], None]
+    say: Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def main() -> int:
 
     work = msgspec.json.decode(sys.stdin.buffer.read(), type=Work, dec_hook=lambda kind, value: kind(value))
     try:
-        say(Said(folder=str(_make(work, lambda words: say(Said(progress=words))).folder)))
+        say(_do(work, lambda words, done=0, total=0: say(Said(progress=words, done=done, total=total))))
     except WhetError as error:
         say(Said(slug=error.slug, reason=str(error)))
     except ImportError as error:
@@ -86,7 +86,7 @@ def main() -> int:
     os._exit(0)
 
 
-def _make(work: Work, say: Callable[[str], None]) -> Artifact:
+def _do(work: Work, say: Callable[..., None]) -> Said:
     np.random.seed(work.seed)  # noqa: NPY002  (the toolkits draw from the legacy generator)
     artifact = load_artifact(work.artifact)
     pool = open_pool(work.pool) if work.pool is not None else None
@@ -94,24 +94,33 @@ def _make(work: Work, say: Callable[[str], None]) -> Artifact:
     try:
         samples = min(work.items, len(pool)) if pool is not None else 0
         job = Job(artifact, samples, lambda index: _net_inputs(artifact, pool, index), folder, work, say)
-        made = _recipe(work.recipe)(job)
-        settings = {
-            **made.settings,
-            "seed": work.seed,
-            "calibration_items": samples,
-            "calibration_sha256": work.calibration if samples else None,
-        }
-        step = Lineage("compress", artifact.sha256, f"{work.recipe} ({made.tool})", settings)
-        product = replace(
-            artifact,
-            model=made.model,
-            format=made.format,
-            precision=made.precision,
-            lineage=(*artifact.lineage, step),
-        )
-        return seal(product, list(folder.iterdir()), work.store)
+        if work.start is not None:
+            from whet.optimize.compress.sensitivity import rank
+
+            return Said(ranked=tuple(rank(job, load_artifact(work.start))))
+        return Said(folder=str(_sealed(job, _recipe(work.recipe)(job)).folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sealed(job: Job, made: Made) -> Artifact:
+    """Return the product as an artifact whose lineage says what it was made from, how and with what."""
+    work, artifact = job.work, job.artifact
+    settings = {
+        **made.settings,
+        "seed": work.seed,
+        "calibration_items": job.samples,
+        "calibration_sha256": work.calibration if job.samples else None,
+    }
+    step = Lineage("compress", artifact.sha256, f"{work.recipe} ({made.tool})", settings)
+    product = replace(
+        artifact,
+        model=made.model,
+        format=made.format,
+        precision=made.precision,
+        lineage=(*artifact.lineage, step),
+    )
+    return seal(product, list(job.folder.iterdir()), work.store)
 
 
 def _net_inputs(artifact: Artifact, pool: Pool | None, index: int) -> dict[str, Array]:
@@ -137,7 +146,8 @@ def _recipe(name: str) -> Callable[[Job], Made]:
         "int8-robust": ov_recipes.robust,
         "int8-edges": ov_recipes.edges,
         "int8-sensitive": ov_recipes.sensitive,
-        "int8-weights": ov_recipes.weights,
+        "int8-weights": ov_recipes.weights8,
+        "int4-weights": ov_recipes.weights4,
     }[name]
 
 

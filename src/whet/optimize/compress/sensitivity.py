@@ -1,44 +1,86 @@
 """How much each layer's rounding disturbs the outputs: each quantized layer is put back to float once, and measured."""
 
 import time
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from whet.errors import PlanRefused
+from whet.models.artifact import Artifact
 from whet.optimize.accuracy import noise_to_signal
+from whet.optimize.compress.ov_recipes import constant, read, weighted
 from whet.optimize.compress.process import Job
 
 ITEMS = 16
 """Calibration samples each layer is measured on."""
-MOST_S = 60.0
-"""Ranking stops here; layers it did not reach rank last."""
+SHARE = 0.6
+"""Share of the process's time after which ranking stops; layers it did not reach are not in the ranking."""
+MOVING = frozenset({"MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Pad", "Concat", "Gather"})
+"""Operators that pass values on: nncf puts one quantizer before them for the layers behind."""
 
 
-def rank(original: Any, quantized: Any, job: Job) -> list[tuple[str, float]]:
+def rank(job: Job, start: Artifact) -> list[tuple[str, float]]:
     """Return (layer, how much of the noise its return to float takes away), most first.
 
-    The gain is the drop of the mean noise-to-signal ratio over the outputs, against the float net.
-    """
-    from whet.optimize.compress.ov_recipes import weighted
+    The gain is the drop of the mean noise-to-signal ratio over the outputs, against the float net. What was measured
+    is appended to ``job.work.ranking``, and what stands there already is not measured again.
 
+    Raises:
+        PlanRefused: there are no samples to measure on.
+    """
+    if not job.samples:
+        raise PlanRefused("needs real samples to measure layers on; give --data")
+    original, quantized = read(job.artifact), read(start)
     items = [job.net_inputs(i) for i in range(min(ITEMS, job.samples))]
     reference = _outputs(original, items)
+    began = time.monotonic()
     before = _noise(_outputs(quantized, items), reference)
-    names, gains, began = weighted(original), list[tuple[str, float]](), time.monotonic()
-    for place, name in enumerate(names):
+    each = time.monotonic() - began
+    names, gains = weighted(original), _known(job.work.ranking)
+    todo = [name for name in names if name not in gains]
+    job.say(f"{len(todo)} of {len(names)} layers to measure, about {each * len(todo):.0f} s", len(gains), len(names))
+    for place, name in enumerate(todo):
         spent = time.monotonic() - began
-        if spent > MOST_S:
+        if spent > SHARE * job.work.limit_s:
             break
-        left = spent / max(place, 1) * (len(names) - place)
-        job.say(f"measuring layer {place + 1} of {len(names)}" + (f", about {left:.0f} s left" if place else ""))
+        left = spent / (place + 1) * (len(todo) - place)
+        job.say(f"measuring layer {place + 1} of {len(todo)}, about {left:.0f} s left", len(gains), len(names))
         reverted = with_float_layer(original, quantized, name)
-        if reverted is not None:
-            gains.append((name, before - _noise(_outputs(reverted, items), reference)))
-    return sorted(gains, key=lambda one: (-one[1], one[0]))
+        gains[name] = 0.0 if reverted is None else before - _noise(_outputs(reverted, items), reference)
+        _keep(job.work.ranking, name, gains[name])
+    return sorted(gains.items(), key=lambda one: (-one[1], one[0]))
+
+
+def _known(path: Path | None) -> dict[str, float]:
+    """Return what an interrupted ranking had measured; a last line cut short does not count, and is taken away."""
+    found: dict[str, float] = {}
+    for line in path.read_bytes().splitlines() if path is not None and path.exists() else ():
+        try:
+            name, gain = msgspec.json.decode(line, type=tuple[str, float])
+        except msgspec.DecodeError:
+            break
+        found[name] = gain
+    if path is not None:
+        path.write_bytes(b"")
+        for name, gain in found.items():
+            _keep(path, name, gain)
+    return found
+
+
+def _keep(path: Path | None, name: str, gain: float) -> None:
+    if path is not None:
+        with path.open("ab") as stream:
+            stream.write(msgspec.json.encode((name, gain)) + b"\n")
 
 
 def with_float_layer(original: Any, quantized: Any, name: str) -> Any | None:
-    """Return a copy of ``quantized`` in which layer ``name`` computes in float, or None where it is not quantized."""
+    """Return a copy of ``quantized`` in which layer ``name`` computes in float, or None where it is not quantized.
+
+    Its weights and, where bias correction moved it, its bias are those of ``original``; the quantizer of its input is
+    taken out, also when it stands before operators that only pass values on.
+    """
     copy = quantized.clone()
     layers = {op.get_friendly_name(): op for op in copy.get_ops()}
     sources = {op.get_friendly_name(): op for op in original.get_ops()}
@@ -47,24 +89,31 @@ def with_float_layer(original: Any, quantized: Any, name: str) -> Any | None:
         return None
     changed = False
     for place in range(layer.get_input_size()):
-        node = layer.input_value(place).get_node()
-        if node.get_type_name() == "FakeQuantize":
-            layer.input(place).replace_source_output(node.input_value(0))
-            changed = True
-        elif (
-            weight := _constant_of(source.input_value(place).get_node())
-        ) is not None and node.get_type_name() not in (
-            "Parameter",
-            "Constant",
-        ):
-            layer.input(place).replace_source_output(weight.output(0))
-            changed = True
+        own = source.input_value(place)
+        if constant(own.get_node()):
+            changed |= layer.input_value(place).get_node().get_type_name() != "Constant"
+            layer.input(place).replace_source_output(own)
+        else:
+            changed |= _unquantized(layer.input(place))
+    for reader in source.output(0).get_target_inputs():
+        add = reader.get_node()
+        bias = layers.get(add.get_friendly_name())
+        if add.get_type_name() == "Add" and bias is not None and constant(add.input_value(1).get_node()):
+            bias.input(1).replace_source_output(add.input_value(1))
     copy.validate_nodes_and_infer_types()
     return copy if changed else None
 
 
-def _constant_of(node: Any) -> Any | None:
-    return node if node.get_type_name() == "Constant" else None
+def _unquantized(port: Any) -> bool:
+    """Take the quantizers out of what feeds ``port``; True when there was one."""
+    node = port.get_source_output().get_node()
+    if node.get_type_name() == "FakeQuantize":
+        port.replace_source_output(node.input_value(0))
+        return True
+    if node.get_type_name() not in MOVING:
+        return False
+    taken = [_unquantized(node.input(place)) for place in range(node.get_input_size())]  # all of them, not the first
+    return any(taken)
 
 
 def _outputs(model: Any, items: list[dict[str, Any]]) -> list[list[Any]]:
