@@ -1,5 +1,6 @@
 """Runs an imported net on a runtime at f32; shared by the tests of the importers."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import onnxruntime
 import pytest
 
 from whet.quiet import silence_telemetry
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def run_onnxruntime(model: Path, *arrays):

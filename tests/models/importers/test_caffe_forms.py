@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from whet.errors import ModelError, Unsupported, UsageError
-from whet.models.importers import caffe
+from whet.models.importers import caffe, recognise
 from whet.models.importers.base import Options
 from whet.models.importers.caffe.net import read_net
 from whet.models.importers.caffe.prototxt import MAX_DEPTH, parse
@@ -81,6 +81,35 @@ def test_old_layers_with_old_blobs_compute_what_new_ones_do(tmp_path, run_net, v
             y[:, i, j] = (padded[:, i : i + 3, j : j + 3] * weight).sum((1, 2, 3))
     mean = np.maximum(y, 0).mean((1, 2))
     np.testing.assert_allclose(found.ravel(), np.exp(mean) / np.exp(mean).sum(), rtol=1e-5)
+
+
+def old_weights(version, blob):
+    if version == 0:
+        return field(2, field(1, field(1, b"c") + field(2, b"conv") + field(50, blob)) + field(2, b"data"))
+    if version == 1:
+        return field(2, field(2, b"data") + field(3, b"c") + field(4, b"c") + field(5, 4) + field(6, blob))
+    return field(100, field(1, b"c") + field(2, b"Convolution") + field(7, blob))
+
+
+@pytest.mark.parametrize(
+    "front", [b"", field(1, b"net"), field(1, b"n") + field(3, b"data") + field(4, 3) + field(5, 1)]
+)
+@pytest.mark.parametrize("version", range(3))
+def test_weights_of_every_generation_are_known_by_what_they_hold(tmp_path, version, front):
+    path = tmp_path / "model.dat"
+    path.write_bytes(front + old_weights(version, legacy_blob(np.ones((2, 3, 3, 3), np.float32), 1)))
+    assert recognise(path).name == "caffe"
+    assert caffe.accompanies(path)
+    (tmp_path / "net.prototxt").write_text(V1)
+    with pytest.raises(Unsupported, match=r"'model.dat' holds the weights; give the prototxt.*net.prototxt"):
+        caffe.convert(path, Options(), tmp_path)
+
+
+def test_a_name_alone_makes_no_weights(tmp_path):
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(b"no model at all")
+    with pytest.raises(Unsupported, match="no format Whet knows"):
+        recognise(path)
 
 
 def test_layers_for_training_loss_and_accuracy_are_left_out(tmp_path):

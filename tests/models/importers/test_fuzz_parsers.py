@@ -10,7 +10,15 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "fuzz_parsers"
 
 
-INPUTS = {"prototxt": 2500, "wire": 2500, "ndarray": 2500, "symbol": 2500, "netdef": 2500, "savedmodel": 900}
+INPUTS = {
+    "prototxt": 2500,
+    "wire": 2500,
+    "ndarray": 2500,
+    "symbol": 2500,
+    "netdef": 2500,
+    "savedmodel": 900,
+    "tflite": 2500,
+}
 
 
 @pytest.mark.parametrize(("parser", "inputs"), INPUTS.items(), ids=INPUTS)

@@ -65,7 +65,7 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
     inside = [layer for layer in layers if layer["class_name"] in _PREPROCESSING]
     notes = tuple(f"preprocessing inside the net: {_words(layer)}; feed it pictures as they are" for layer in inside)
     converted = openvino_front.saved(exported, workdir, notes, keras=keras.__version__)
-    return openvino_front.with_images(converted, _images(exported) if inside else ())
+    return openvino_front.surrounded(converted, _images(exported) if inside else ())
 
 
 def _config(path: Path) -> dict[str, Any]:

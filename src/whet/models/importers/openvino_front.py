@@ -73,6 +73,8 @@ def saved(model: Any, workdir: Path, notes: tuple[str, ...] = (), **settings: An
     )
 
 
-def with_images(converted: Converted, images: tuple[ImageInput, ...]) -> Converted:
-    """Return the conversion with the preprocessing its format carried."""
-    return replace(converted, images=images)
+def surrounded(
+    converted: Converted, images: tuple[ImageInput, ...], labels: dict[str, tuple[str, ...]] | None = None
+) -> Converted:
+    """Return the conversion with the preprocessing and the class names its format carried."""
+    return replace(converted, images=images, labels=labels or {})

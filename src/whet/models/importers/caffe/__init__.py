@@ -18,13 +18,12 @@ from whet.models.importers.caffe.image import image_inputs
 from whet.models.importers.caffe.net import Net, read_net
 from whet.models.importers.caffe.prototxt import parse
 from whet.models.importers.caffe.table import REFUSED, SUPPORTED
-from whet.models.importers.caffe.weights import read_weights
+from whet.models.importers.caffe.weights import looks_like_weights, read_weights
 from whet.models.importers.onnx_graph import UNKNOWN, free_batch
 
 __all__ = ["REFUSED", "SUPPORTED", "accompanies", "convert", "sniff"]
 
 _LAYER = re.compile(rb"^[^#\n\"']*?\blayers?\s*:?\s*\{", re.MULTILINE)
-_V2_WEIGHTS = re.compile(rb"\A(?:\n[\x00-\x7f][^\0]{0,127}?)?\xa2\x06", re.DOTALL)
 _SNIFFED_BYTES = 1 << 16
 
 
@@ -35,17 +34,12 @@ def sniff(path: Path) -> bool:
             head = stream.read(_SNIFFED_BYTES)
     except OSError:
         return False
-    return _is_weights(path, head) or (b"\0" not in head and bool(_LAYER.search(head)))
+    return (b"\0" not in head and bool(_LAYER.search(head))) or looks_like_weights(path)
 
 
 def accompanies(path: Path) -> bool:
     """Tell a caffemodel from a prototxt."""
-    return _is_weights(path, _front(path))
-
-
-def _is_weights(path: Path, head: bytes) -> bool:
-    """Tell a caffemodel by V2's layer tag (field 100) at the front, or by its name where it is of an older form."""
-    return bool(_V2_WEIGHTS.match(head)) or path.suffix == ".caffemodel"
+    return looks_like_weights(path)
 
 
 def convert(path: Path, options: Options, workdir: Path) -> Converted:
@@ -56,7 +50,7 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
         ModelError: a damaged file, weights that do not fit, shapes that do not fit.
         UsageError: options that name no input.
     """
-    if _is_weights(path, _front(path)):
+    if looks_like_weights(path):
         beside = ", ".join(sorted(child.name for child in path.parent.glob("*.prototxt"))) or "none lies beside it"
         raise Unsupported(f"'{path.name}' holds the weights; give the prototxt that describes the net ({beside})")
     try:
@@ -79,14 +73,6 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
         images=images,
         notes=(*_notes(net), *notes),
     )
-
-
-def _front(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_SNIFFED_BYTES)
-    except OSError as error:
-        raise ModelError(f"cannot read '{path}': {error.strerror}; check the path") from error
 
 
 def _notes(net: Net) -> list[str]:

@@ -5,13 +5,16 @@ blobs=7; V1LayerParameter name=4, blobs=6, layer=1 (V0, nested: name=1, blobs=50
 double_data=8, shape=7 (BlobShape dim=1). Only these are read; the architecture always comes from the prototxt.
 """
 
+import io
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from whet.errors import ModelError
-from whet.models.importers import wire
+from whet.models.importers import peek, wire
 from whet.models.importers.onnx_graph import Array
 
 
@@ -30,6 +33,47 @@ class Blob:
 
 Weights = dict[str, list[Blob]]
 """Blobs by layer name."""
+
+
+_NET_FIELDS = {
+    1: peek.BYTES,
+    3: peek.BYTES,
+    4: peek.VARINT,
+    5: peek.VARINT,
+    6: peek.BYTES,
+    7: peek.VARINT,
+    8: peek.BYTES,
+}
+"""What a NetParameter may hold before its first layer: name, inputs and their sizes, state."""
+
+
+def looks_like_weights(path: Path) -> bool:
+    """Tell whether a file begins like a NetParameter of any generation: by its first layer, whatever its name."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, io.SEEK_END)
+            for field in islice(peek.fields(stream, 0, size), 64):
+                if field.wire == peek.BYTES and field.number in {2, 100}:
+                    return _begins_layer(stream, field, size)
+                if _NET_FIELDS.get(field.number) != field.wire:
+                    return False
+    except OSError:
+        return False
+    return False
+
+
+def _begins_layer(stream: BinaryIO, layer: peek.Field, size: int) -> bool:
+    """Tell a layer from what other formats keep in fields 2 and 100; the first few fields of each generation differ."""
+    parts = list(islice(peek.fields(stream, layer.start, min(layer.end, size)), 16))
+    kinds = [(part.number, part.wire) for part in parts]
+    if layer.number == 100:  # name, type
+        return kinds[:1] in ([(1, peek.BYTES)], [(2, peek.BYTES)])
+    if (4, peek.BYTES) in kinds:  # V1: its type is a number, where that of a Caffe2 operator is this text
+        return (5, peek.VARINT) in kinds
+    if kinds[:1] != [(1, peek.BYTES)]:
+        return False
+    inner = islice(peek.fields(stream, parts[0].start, min(parts[0].end, size)), 2)
+    return [(part.number, part.wire) for part in inner] == [(1, peek.BYTES), (2, peek.BYTES)]  # V0: name, type
 
 
 def read_weights(path: Path) -> Weights:
