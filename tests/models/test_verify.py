@@ -1,5 +1,6 @@
 """An import is checked by running it; a wrong conversion is refused."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from whet.errors import ModelError
-from whet.models.importers import Options, import_model
+from whet.errors import ModelError, Unsupported
+from whet.models.importers import FORMATS, Options, import_model, parents
+from whet.models.importers.caffe import SUPPORTED
+from whet.models.importers.caffe.net import read_net
+from whet.models.importers.caffe.prototxt import parse
+from whet.models.importers.parents.caffe import TRUSTED, refuse_untrue
 from whet.models.verify import Comparison, describe_report, import_and_verify, verify_import
 
 ULTRAFACE = "caffe/ultraface/version-RFB-320_simplified.onnx"
@@ -57,13 +62,96 @@ def test_an_import_that_fails_its_check_does_not_stay(shared_data, tmp_path):
     assert artifact.folder.is_dir(), "an artifact that was there before is not taken away"
 
 
-def test_what_cannot_be_compared_is_said(shared_data, tmp_path):
+def test_what_cannot_be_compared_is_said(shared_data, tmp_path, monkeypatch):
+    monkeypatch.setitem(parents.WAYS, "paddle", replace(parents.WAYS["paddle"], package="no_paddle", elsewhere=bool))
     artifact = import_model(shared_data / "paddle/old.pdmodel", Options(), tmp_path)
     report = verify_import(artifact, parent=shared_data / "paddle/old.pdmodel", samples=1)
     assert report.comparisons == ()
     assert any("only OpenVINO opens IR" in reason for reason in report.skipped)
-    assert any("no maintained framework runs the format 'paddle'" in reason for reason in report.skipped)
+    assert "parent not run: PaddlePaddle is not installed (pip install paddlepaddle)" in report.skipped
     assert all(label == "not compared" for label, _ in describe_report(report))
+
+
+def test_every_format_says_how_its_parent_is_run_or_why_it_cannot_be():
+    formats = {row.name for row in FORMATS} - {"refused"}
+    assert formats == parents.WAYS.keys() | parents.ABSENT.keys()
+    assert not parents.WAYS.keys() & parents.ABSENT.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "framework"), [("mxnet/micro", "MXNet"), ("caffe2/superres/predict_net.pb", "Caffe2")]
+)
+def test_a_framework_that_cannot_live_beside_whet_is_named(shared_data, tmp_path, path, framework):
+    source = shared_data / path
+    options = Options()
+    if framework == "MXNet":
+        source = min(source.glob("*-symbol.json"))
+        stem = source.name.removesuffix("-symbol.json")
+        options = Options(input_shapes={"data": np.load(source.with_name(f"{stem}.npz"))["x"].shape})
+    artifact = import_model(source, options, tmp_path)
+    report = verify_import(artifact, source, options, samples=1)
+    assert [(c.one, c.other) for c in report.comparisons] in ([("openvino", "onnxruntime")], [])
+    assert any(reason.startswith(f"parent not run: {framework} is not installed") for reason in report.skipped)
+
+
+def test_an_ir_is_compared_with_the_file_it_was(shared_data, tmp_path):
+    first = import_model(shared_data / "tflite/small.tflite", Options(), tmp_path)
+    again = import_model(first.path, Options(), tmp_path)
+    (comparison,) = verify_import(again, first.path, samples=2).comparisons
+    assert (comparison.one, comparison.other) == ("the original file", "openvino")
+
+
+def stand_in(tmp_path, monkeypatch, factor=1.0):
+    """A module called cv2 that reads no file and answers with what the test wrote beside it."""
+    (tmp_path / "cv2.py").write_text(
+        "import numpy as np\nfrom pathlib import Path\n__version__ = '4.0'\n"
+        "class dnn:\n"
+        "    @staticmethod\n"
+        "    def readNetFromCaffe(text, weights):\n"
+        "        return Net()\n"
+        "class Net:\n"
+        "    def setInput(self, value, name): self.x = value\n"
+        "    def forwardAndRetrieve(self, names):\n"
+        f"        return [[np.where(self.x > 0, self.x, {factor} * self.x)] for _ in names]\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+LEAKY = """input: "data" input_shape { dim: 1 dim: 3 dim: 4 dim: 4 }
+layer { name: "r" type: "ReLU" bottom: "data" top: "y" relu_param { negative_slope: 0.5 } }"""
+
+
+def test_a_caffe_net_is_compared_with_opencv_where_it_reads_caffe(tmp_path, monkeypatch):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "net.prototxt").write_text(LEAKY)
+    (folder / "net.caffemodel").write_bytes(b"\xa2\x06\x03\x0a\x01r")
+    artifact = import_model(folder / "net.prototxt", Options(), tmp_path / "store")
+    stand_in(tmp_path, monkeypatch, factor=0.5)
+    report = verify_import(artifact, folder / "net.prototxt", samples=2)
+    assert ("OpenCV's Caffe reader", "openvino") in [(c.one, c.other) for c in report.comparisons]
+    stand_in(tmp_path, monkeypatch, factor=0.6)
+    with pytest.raises(ModelError, match=r"output 'y' differs by .* between OpenCV's Caffe reader and openvino"):
+        verify_import(artifact, folder / "net.prototxt", samples=2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ('type: "LRN" lrn_param { k: 2 }', r"layer 'l' \(LRN\).*it ignores k"),
+        ('type: "InnerProduct" inner_product_param { num_output: 2 transpose: true }', "it ignores transpose"),
+        ('type: "Swish"', r"layer 'l' \(Swish\).*differs or is missing"),
+    ],
+)
+def test_what_opencv_computes_otherwise_is_not_compared_with_it(layer, said):
+    text = f'input: "x" input_shape {{ dim: 1 dim: 3 }} layer {{ name: "l" bottom: "x" top: "y" {layer} }}'
+    with pytest.raises(Unsupported, match=said):
+        refuse_untrue(read_net(parse(text.encode(), "net"), "net"))
+
+
+def test_layers_that_opencv_may_judge_are_layers_that_are_read():
+    assert set(SUPPORTED) > TRUSTED
 
 
 def test_integers_may_flip_a_level_but_not_more():

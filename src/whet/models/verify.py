@@ -138,7 +138,7 @@ def verify_import(
     if parent is not None:
         answer = run_parent(parent, artifact, options or Options(), feeds, limits or Limits())
         if isinstance(answer, str):
-            skipped.append(f"the parent was not run: {answer}")
+            skipped.append(f"parent not run: {answer}")
         else:
             comparisons.append(_compare((answer.framework, answer.outputs), (names[0], ran[names[0]]), tolerance))
     report = VerifyReport(samples, tuple(comparisons), tuple(skipped))

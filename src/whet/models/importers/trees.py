@@ -15,7 +15,7 @@ INPUT = "input"
 
 def sniff(path: Path) -> bool:
     """Recognise either kind."""
-    return _is_xgboost(path) or _is_lightgbm(path)
+    return _is_xgboost(path) or is_lightgbm(path)
 
 
 def convert(path: Path, options: Options, workdir: Path) -> Converted:
@@ -27,7 +27,7 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
         ModelError: damaged.
     """
     del options
-    if _is_lightgbm(path):
+    if is_lightgbm(path):
         lightgbm = _library("lightgbm", "lightgbm")
         return convert_lightgbm(_opened(lambda: lightgbm.Booster(model_file=str(path)), path, "LightGBM"), workdir)
     xgboost = _library("xgboost", "xgboost-cpu")
@@ -72,7 +72,8 @@ def _tail(path: Path) -> bytes:
         return stream.read()
 
 
-def _is_lightgbm(path: Path) -> bool:
+def is_lightgbm(path: Path) -> bool:
+    """Tell LightGBM's text from XGBoost's JSON."""
     return head(path, 64).replace(b"\r\n", b"\n").startswith(b"tree\nversion=v")
 
 
