@@ -35,6 +35,14 @@ def test_fused_preprocessing_is_among_the_layers(store):
     assert len(fused) > len(plain)
 
 
+def test_onnx_runtime_tells_its_layers_too(store):
+    artifact = nets.mlp(store)
+    layers = profile_layers(artifact, Plan(artifact=artifact.sha256, runtime="onnxruntime", batch_sizes=(1, 4)), runs=5)
+    assert sum(layer.share for layer in layers) == pytest.approx(1)
+    assert any("Gemm" in layer.type or "MatMul" in layer.type for layer in layers)
+    assert {layer.precision for layer in layers} == {"f32"}
+
+
 def test_runtimes_that_do_not_tell_say_so(store):
-    with pytest.raises(RuntimeFailed, match="onnxruntime does not tell"):
-        profile_layers(nets.mlp(store), Plan("a", runtime="onnxruntime"))
+    with pytest.raises(RuntimeFailed, match="pytorch does not tell"):
+        profile_layers(nets.mlp(store), Plan("a", runtime="pytorch"))

@@ -25,7 +25,7 @@ class Layer:
         name: the runtime's name for it, usually that of the last fused node.
         type: what it is: ``Convolution``, ``FullyConnected``, ``Reorder``, ...
         precision: in which it is executed: ``f32``, ``bf16``, ``int8``, ...
-        time_ms: mean wall time of one run, milliseconds, on one stream with the plan's threads.
+        time_ms: median wall time of one run, milliseconds, on one stream with the plan's threads.
         share: part of the sum of all layers, 0 to 1.
     """
 
@@ -43,10 +43,16 @@ def profile_layers(artifact: Artifact, plan: Plan, runs: int = 20) -> list[Layer
     Variable axes are set to 8.
 
     Raises:
-        RuntimeFailed: the plan's runtime is not one that tells (OpenVINO does).
+        RuntimeFailed: the plan's runtime is not one that tells (OpenVINO and ONNX Runtime do).
     """
+    if plan.runtime == "onnxruntime":
+        from whet.engine.ort_layers import profile_ort
+
+        return _shared(profile_ort(artifact, plan, runs))
     if plan.runtime != "openvino":
-        raise RuntimeFailed(f"runtime {plan.runtime} does not tell the time of its layers; profile an openvino plan")
+        raise RuntimeFailed(
+            f"runtime {plan.runtime} does not tell the time of its layers; profile an openvino or onnxruntime plan"
+        )
     from whet.engine.ov import OpenVINO
 
     runtime = load_runtime("openvino")
@@ -79,7 +85,12 @@ def _layers(graph: Any, micros: dict[str, list[float]]) -> list[Layer]:
         if kind in _SKIPPED or not times:
             continue
         precision = told.get("runtimePrecision") or _from_primitive(told.get("primitiveType", ""))
-        found.append((node.get_friendly_name(), kind, _SHORT.get(precision, precision), float(np.mean(times)) / 1e3))
+        found.append((node.get_friendly_name(), kind, _SHORT.get(precision, precision), float(np.median(times)) / 1e3))
+    return _shared(found)
+
+
+def _shared(found: list[tuple[str, str, str, float]]) -> list[Layer]:
+    """Return layers with their share of the whole, slowest first."""
     total = sum(time for *_, time in found) or 1.0
     layers = [Layer(name, kind, precision, time, time / total) for name, kind, precision, time in found]
     return sorted(layers, key=lambda layer: -layer.time_ms)

@@ -70,7 +70,7 @@ class OnnxRuntime:
         source = _fused(artifact) if fused else str(artifact.path)
         before = _tasks()
         try:
-            session = self.ort.InferenceSession(source, self._options(plan), providers=["CPUExecutionProvider"])
+            session = self.ort.InferenceSession(source, self.options(plan), providers=["CPUExecutionProvider"])
         except Exception as error:
             log.exception("ONNX Runtime cannot open artifact %s", artifact.sha256[:12])
             if "NOT_IMPLEMENTED" in str(error) or "not a registered function" in str(error):
@@ -80,7 +80,8 @@ class OnnxRuntime:
             raise RuntimeFailed("ONNX Runtime cannot open this model; its words are in the log") from error
         return OrtSession(session, artifact, plan, _effective(session, plan, _tasks() - before))
 
-    def _options(self, plan: Plan) -> Any:
+    def options(self, plan: Plan) -> Any:
+        """Return the session options of ``plan``."""
         options = self.ort.SessionOptions()
         options.log_severity_level = 3
         if plan.option("defaults", "0") == "1":  # a baseline: the library's own choice of everything

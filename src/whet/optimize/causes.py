@@ -121,10 +121,10 @@ def words(found: Sequence[Cause], facts: Facts) -> str:
     return "the layers could not be read, so no cause can be shown"
 
 
-def executed_in(layers: Sequence[Layer], precision: str) -> int:
-    """Return how many computing layers are executed in ``precision`` (``int8`` counts signed and unsigned)."""
-    wanted = INT8 if precision == "int8" else {precision}
-    return sum(1 for one in layers if one.type in COMPUTING and one.precision in wanted)
+def executed(layers: Sequence[Layer]) -> dict[str, int]:
+    """Return how many computing layers are executed in each precision; ``int8`` counts signed and unsigned."""
+    found = Counter("int8" if one.precision in INT8 else one.precision for one in layers if one.type in COMPUTING)
+    return dict(sorted(found.items()))
 
 
 def _left_in_float(facts: Facts) -> list[Cause]:
@@ -171,7 +171,7 @@ def _arithmetic(facts: Facts) -> list[Cause]:
             f"the {len(before)} computing layers take {1e3 * small:.0f} us each in float: calling them costs more than"
         )
         return [Cause("small-layers", f"{told} {facts.precision} could save", _ms(after))]
-    if _ms(after) >= (1 - TELLING) * _ms(before) and executed_in(after, facts.precision):
+    if _ms(after) >= (1 - TELLING) * _ms(before) and executed(after).get(facts.precision):
         slow = _slowest(before, after)
         told = f"the computing layers take {_ms(after):.2f} ms, in float {_ms(before):.2f} ms{slow}"
         return [Cause("int8-not-faster", told, _ms(after) - (1 - TELLING) * _ms(before))]

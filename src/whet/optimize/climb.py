@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from whet.engine.environment import ISA_VARIABLE
+from whet.engine.layers import Layer
 from whet.models.artifact import Artifact
 from whet.optimize import causes
 from whet.optimize.accuracy import Verdict
@@ -202,10 +203,34 @@ class Climber:
             state.allowed.discard((variant.artifact, plan.precision))
             self._slow(variant, rung, plan, run, verdict)
             return "ended"
-        self._note(variant, rung, run, verdict, "ships")
+        if not self._reads_back(variant, rung, plan, run, verdict):
+            return "ended"
         for precision in self._floats(rung.runtimes[0]):
             self.gate.admits(variant.artifact, plan.with_(precision=precision), f"{variant.label}+{precision}")
         return "won"
+
+    def _reads_back(self, variant: Variant, rung: Recipe, plan: Plan, run: Race, verdict: Verdict | None) -> bool:
+        """Tell whether the runtime executes in int8 what was made for it; what reads back otherwise is refused."""
+        layers = self._look(plan)
+        done = causes.executed(layers)
+        if rung.calibrates and layers and not done.get("int8"):
+            self.state.allowed.discard((variant.artifact, plan.precision))
+            said = ", ".join(f"{count} in {precision}" for precision, count in done.items()) or "none at all"
+            self.state.refuse(variant.label, f"{plan.runtime} executes not one of its computing layers in int8: {said}")
+            self._note(variant, rung, run, verdict, "failed", executed=done)
+            return False
+        self._note(variant, rung, run, verdict, "ships", executed=done)
+        return True
+
+    def _look(self, plan: Plan) -> tuple[Layer, ...]:
+        """Return the layers executed under a plan; none where the time for it was spent."""
+        clock = self.state.clock
+        if clock.left_s < 2 * LOOK_SHARE * clock.budget_s:
+            return ()
+        self.state.say("look", self.state.label(plan))
+        seconds = max(10.0, LOOK_SHARE * clock.budget_s)
+        cpus = tuple(self.state.host.budget.cpus)
+        return look(self.state.lab.artifacts[plan.artifact], plan, cpus=cpus, seconds=seconds)
 
     def _enter(self, product: Artifact, rung: Recipe, keep: tuple[str, ...]) -> tuple[Variant, Plan]:
         """Let a product compete; return what it is called and the plan it is judged under."""
@@ -273,20 +298,15 @@ class Climber:
             state.refuse(label, f"could not be measured: {run.failure}")
             self._note(variant, rung, run, verdict, "failed", label)
             return
-        state.say("look", label)
         facts = self._facts(plan, run)
         found = causes.causes(facts)
         said = f"{run}: not a win; {causes.words(found, facts)}"
         state.refuse(label, said)
-        self._note(variant, rung, run, verdict, "slow", label, tuple(found))
+        self._note(variant, rung, run, verdict, "slow", label, tuple(found), causes.executed(facts.after))
 
     def _facts(self, plan: Plan, run: Race) -> causes.Facts:
-        state = self.state
-        seconds = max(10.0, LOOK_SHARE * state.clock.budget_s)
-        cpus = tuple(state.host.budget.cpus)
-        plans = (self.base, plan) if state.clock.left_s > 2 * LOOK_SHARE * state.clock.budget_s else ()
-        looked = [look(state.lab.artifacts[one.artifact], one, cpus=cpus, seconds=seconds) for one in plans]
-        before, after = looked if len(looked) == 2 else ((), ())
+        state, before = self.state, self._look(self.base)
+        after = self._look(plan) if before else ()
         ceiling = plan.isa_ceiling or environ().get(ISA_VARIABLE)
         return causes.Facts(
             native=causes.native(tuple(state.host.processor.native), ceiling),
@@ -307,6 +327,7 @@ class Climber:
         outcome: str,
         label: str = "",
         why: tuple[causes.Cause, ...] = (),
+        executed: dict[str, int] | None = None,
     ) -> None:
         """Write down how a rung ended."""
         one = Rung(
@@ -319,6 +340,7 @@ class Climber:
             verdict=verdict.verdict if verdict is not None else None,
             drop=verdict.drop if verdict is not None else None,
             causes=tuple((cause.slug, cause.words) for cause in why),
+            executed=executed or {},
         )
         self.state.rungs.append(one)
         self.state.journal.add("rung", {"rung": one}, artifact=variant.artifact)

@@ -14,7 +14,7 @@ from whet.models.importers.isolated import Limits
 from whet.plan import Plan
 
 RUNS = 12
-"""Runs a layer's time is the mean of."""
+"""Runs a layer's time is the median of."""
 
 
 class Question(msgspec.Struct, frozen=True):

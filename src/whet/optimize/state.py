@@ -107,6 +107,8 @@ class Rung:
         verdict: what the accuracy gate said, or None where it was not asked.
         drop: the metric's drop, positive is worse, or None.
         causes: why it is not faster: (slug, words).
+        executed: computing layers by the precision in which the runtime executes them, read back from its graph; empty
+            where it was not looked into.
     """
 
     net: str
@@ -118,6 +120,7 @@ class Rung:
     verdict: str | None
     drop: Interval | None
     causes: tuple[tuple[str, str], ...] = ()
+    executed: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

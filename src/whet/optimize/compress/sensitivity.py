@@ -99,9 +99,22 @@ def with_float_layer(original: Any, quantized: Any, name: str) -> Any | None:
         add = reader.get_node()
         bias = layers.get(add.get_friendly_name())
         if add.get_type_name() == "Add" and bias is not None and constant(add.input_value(1).get_node()):
-            bias.input(1).replace_source_output(add.input_value(1))
+            _with_value_of(bias.input(1), add.input(1))
     copy.validate_nodes_and_infer_types()
     return copy if changed else None
+
+
+def _with_value_of(port: Any, source: Any) -> None:
+    """Give the constant behind ``port`` the values of the one behind ``source``, and leave what reshapes it alone."""
+    from openvino import opset13 as ops
+
+    while source.get_source_output().get_node().get_type_name() != "Constant":
+        source = source.get_source_output().get_node().input(0)
+    while port.get_source_output().get_node().get_type_name() != "Constant":
+        port = port.get_source_output().get_node().input(0)
+    old, values = port.get_source_output().get_node(), source.get_source_output().get_node().get_data()
+    if old.get_data().size == values.size:
+        port.replace_source_output(ops.constant(values.reshape(old.get_data().shape), old.get_element_type()).output(0))
 
 
 def _unquantized(port: Any) -> bool:
