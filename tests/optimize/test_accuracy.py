@@ -126,6 +126,9 @@ def test_tango_ends_are_where_the_score_statistic_of_the_likelihood_reaches_the_
         pytest.param(60, 0, 1200, 0.01, "past the floor", id="one in twenty lost"),
         pytest.param(10, 4, 1200, 0.01, "not enough data", id="the estimate holds, its interval does not"),
         pytest.param(0, 30, 1200, 0.0, "within the floor", id="better than the parent, floor zero"),
+        pytest.param(2, 5, 100, 0.0, "not enough data", id="better by a little, floor zero"),
+        pytest.param(0, 0, 1200, 0.0, "not enough data", id="no item could ever promise a floor of zero"),
+        pytest.param(5, 5, 1200, 0.0, "not enough data", id="as many gained as lost, floor zero"),
     ],
 )
 def test_verdicts(lost, gained, items, floor, verdict):
@@ -137,19 +140,74 @@ def test_verdicts(lost, gained, items, floor, verdict):
     assert (found.lost, found.gained) == (lost, gained)
     assert found.passes == (verdict == "within the floor")
     if verdict == "not enough data":
-        assert found.needs is not None
-        assert found.needs > items
-        grown = items_needed(found.drop.value, float((parent - scores).std()), floor)
-        assert grown is not None
+        assert found.needs is None or found.needs > items
+        assert (found.needs is None) == (found.drop.value == floor)
     else:
         assert found.needs is None
 
 
-def test_the_number_of_items_asked_for_is_enough():
-    needs = items_needed(0.0, 0.0, 0.01)
-    assert needs is not None
-    assert tango(0, 0, needs)[1] <= 0.01
-    assert tango(0, 0, needs - 2)[1] > 0.01
+@given(st.integers(0, 8), st.integers(0, 8), st.integers(20, 400), st.sampled_from([0.0, 0.005, 0.01, 0.05]))
+def test_the_number_of_items_asked_for_is_enough_and_no_more(lost, gained, items, floor):
+    difference = np.zeros(items)
+    difference[:lost] = 1
+    difference[lost : lost + gained] = -1
+    needs = items_needed(difference, floor)
+    if needs is None:
+        assert difference.mean() >= floor
+        return
+    assert tango(lost / items * needs, gained / items * needs, needs)[1] <= floor + 1e-9
+    assert tango(lost / items * (needs - 1), gained / items * (needs - 1), needs - 1)[1] > floor - 1e-9
+
+
+def test_items_needed_of_scores_that_are_no_hits_follow_their_spread():
+    difference = np.array([0.0, 0.02] * 50)  # mean 0.01, standard deviation 0.01
+    assert items_needed(difference, 0.015) == 16  # (1.96 * 0.01 / 0.005) ** 2
+    assert items_needed(difference, 0.01) is None
+
+
+def test_too_few_items_to_promise_anything_are_told_from_a_candidate_that_loses():
+    few = judge("x", Metric("top1", "y"), np.ones(100), np.ones(100), max_drop=0.01)
+    assert few.hopeless
+    many, scores = np.ones(1000), np.ones(1000)
+    scores[:9] = 0
+    lossy = judge("x", Metric("top1", "y"), many, scores, max_drop=0.01)
+    assert (lossy.verdict, lossy.hopeless) == ("not enough data", False)
+
+
+@pytest.mark.parametrize(
+    ("parent", "value", "relative"),
+    [
+        pytest.param(0.8, 0.6, 0.25, id="a quarter lost"),
+        pytest.param(0.5, 0.6, -0.2, id="gained"),
+        pytest.param(0.0, 0.0, 0.0, id="neither scores"),
+        pytest.param(0.0, 0.3, None, id="only the candidate scores: no number says how much more"),
+    ],
+)
+def test_drops_are_defined_at_zero(parent, value, relative):
+    items = 1000
+    before, after = np.zeros(items), np.zeros(items)
+    before[: round(parent * items)] = 1
+    after[: round(value * items)] = 1
+    found = judge("x", Metric("top1", "y"), before, after, max_drop=0.01)
+    assert found.drop.value == pytest.approx(parent - value)
+    assert found.relative == (None if relative is None else pytest.approx(relative))
+    assert found.passes == (value >= parent)
+    assert "positive is worse" in found.drop_formula
+
+
+def test_without_labels_agreement_noise_by_output_and_the_worst_sample_are_told():
+    rng = np.random.default_rng(0)
+    parent = {"y": rng.normal(size=(500, 5)), "z": rng.normal(size=(500, 3))}
+    candidate = {name: value + 1e-3 * rng.normal(size=value.shape) for name, value in parent.items()}
+    candidate["y"][7] = -parent["y"][7]
+    noise = {name: noise_to_signal(candidate[name], parent[name]) for name in parent}
+    scores = item_scores(Metric("agreement", "y"), candidate, parent)
+    found = judge("x", Metric("agreement", "y"), np.ones(500), scores, max_drop=0.05, noise=noise)
+    assert found.verdict == "within the floor"
+    assert found.worst[0]["index"] == 7
+    assert found.snr_db["y"] < found.snr_db["z"]
+    assert 50 < found.snr_db["z"] < 65  # noise of a thousandth: 60 dB, less what items of small signal weigh
+    assert found.per_class == ()
 
 
 def test_worst_classes_and_samples_are_named():

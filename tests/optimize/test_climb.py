@@ -198,6 +198,12 @@ def test_too_few_items_end_the_climb_since_no_rung_could_promise_more(stage):
     assert "items would tell" in dict(one.refused)["int8"]
 
 
+def test_a_drop_that_is_only_uncertain_leads_to_the_next_rung_where_there_are_items_enough(stage):
+    one = stage(lost={"int8": 9})  # 0.009 of 0.01, its interval reaches past it
+    assert one.climb() == [("int8", "hurts"), ("int8-robust", "ships")]
+    assert one.state.rungs[0].verdict == "not enough data"
+
+
 def test_int8_that_the_runtime_executes_in_float_is_refused_by_what_it_reads_back(stage):
     one = stage(layers=FLOAT)
     assert one.climb()[0] == ("int8", "failed")

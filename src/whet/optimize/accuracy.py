@@ -5,8 +5,8 @@ Every metric gives one score per item in [0, 1], higher is better. The drop of a
     drop = mean over items of (score of the parent on the item - score of the candidate on the same item)
 
 absolute, in the metric's own unit: 0.01 is one point of top-1. Positive means worse. A candidate is within the floor
-when the *upper* end of the paired 95 % interval of the drop is at most ``max_drop``. Nothing here divides by a score,
-so a drop is defined at zero too. Metrics:
+when the *upper* end of the paired 95 % interval of the drop is at most ``max_drop``. No verdict divides by a score, so
+it is defined at zero too; the relative drop, told beside it, is :func:`relative_drop`. Metrics:
 
 ========= ======================================================= =====================================================
 name      score of an item                                         needs
@@ -37,9 +37,16 @@ DEFAULT_MAX_DROP = 0.01
 """The floor when the user names none: one point of top-1, or 20 dB of signal over noise."""
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
+MOST_ITEMS = 1 << 30
+"""More items than this are none that anybody has."""
 WORST = 10
 """How many of the worst-hit items and classes a record names."""
 
+DROP = (
+    "drop = mean over items of (parent - candidate), absolute, positive is worse; relative drop = drop / parent, "
+    "0 where neither scores, none where only the candidate does"
+)
+"""The drop's formula and direction, as it stands in every verdict."""
 FORMULAS = {
     "top1": "share of items whose largest class is the label; higher is better",
     "top5": "share of items whose label is among the five largest classes; higher is better",
@@ -83,11 +90,13 @@ class Verdict:
         parent: mean score of the f32 parent.
         value: mean score of the candidate.
         drop: parent - value with its paired 95 % interval; positive is worse.
+        relative: the drop over the parent's score, or None where that is 0 and the candidate's is not.
         max_drop: the floor that was asked for.
         items: items evaluated.
         verdict: ``within the floor``, ``past the floor`` or ``not enough data``.
-        needs: items it would take to promise the floor at the observed discordance; None where more would not help,
-            or none are needed.
+        needs: items it would take to promise the floor at the observed discordance; None where no number would do (the
+            drop is the floor itself), or none are needed.
+        hopeless: so few items that not even a candidate which loses none could be promised within the floor.
         lost: items where the candidate scores lower than the parent.
         gained: items where it scores higher.
         snr_db: signal to noise against the parent, decibel, by output; None where there is no noise at all.
@@ -110,6 +119,9 @@ class Verdict:
     snr_db: dict[str, float | None] = field(default_factory=dict)
     per_class: tuple[dict[str, Any], ...] = ()
     worst: tuple[dict[str, Any], ...] = ()
+    relative: float | None = None
+    hopeless: bool = False
+    drop_formula: str = DROP
 
     @property
     def passes(self) -> bool:
@@ -216,13 +228,13 @@ def paired_drop(parent: Scores, candidate: Scores, *, seed: int = 0) -> Interval
     """
     difference = np.asarray(parent, dtype=np.float64) - np.asarray(candidate, dtype=np.float64)
     interval = bootstrap(difference, np.mean, seed=seed)
-    if not np.isin(difference, (-1.0, 0.0, 1.0)).all():
+    if not binary(difference):
         return interval
     low, high = tango(int((difference > 0).sum()), int((difference < 0).sum()), len(difference))
     return Interval(interval.value, min(interval.low, low), max(interval.high, high))
 
 
-def tango(lost: int, gained: int, items: int) -> tuple[float, float]:
+def tango(lost: float, gained: float, items: int) -> tuple[float, float]:
     """Return Tango's 95 % score interval of (lost - gained) / items, found by bisection."""
     estimate = (lost - gained) / items
 
@@ -247,22 +259,49 @@ def _bisect(statistic: Any, low: float, high: float, wanted: float) -> float:
     return (low + high) / 2.0
 
 
-def items_needed(drop: float, spread: float, max_drop: float) -> int | None:
-    """Return how many items would bring the upper end of the interval to ``max_drop``, or None if none would.
+def relative_drop(parent: float, value: float) -> float | None:
+    """Return (parent - value) / parent; 0 where both are 0, None where only the parent is: no number is right there."""
+    if parent == 0:
+        return 0.0 if value == 0 else None
+    return (parent - value) / parent
+
+
+def binary(difference: Scores) -> bool:
+    """Tell whether every item was lost, gained or neither: its scores are 0 or 1."""
+    return bool(np.isin(difference, (-1.0, 0.0, 1.0)).all())
+
+
+def items_needed(difference: Scores, max_drop: float) -> int | None:
+    """Return how many items like these would bring the interval's upper end to ``max_drop``, or None if none would.
 
     Args:
-        drop: observed mean drop.
-        spread: observed standard deviation of the per-item drop.
+        difference: float64[items], parent - candidate.
         max_drop: the floor.
 
-    ``drop + z * spread / sqrt(n) <= max_drop`` gives n; with no discordance at all Tango's upper end is
-    ``z^2 / (n + z^2)``, which asks for ``z^2 * (1 / max_drop - 1)``.
+    Where items are lost or gained whole, the smallest n at which Tango's upper end, with as many lost and gained per
+    item as were seen, is within the floor; else ``drop + z * spread / sqrt(n) <= max_drop``.
     """
-    if drop >= max_drop or max_drop <= 0:
+    drop, items = float(difference.mean()), len(difference)
+    if drop >= max_drop:
         return None
-    normal = (Z95 * spread / (max_drop - drop)) ** 2
-    unseen = Z95**2 * (1.0 / max_drop - 1.0)
-    return math.ceil(max(normal, unseen))
+    if not binary(difference):
+        needed = math.ceil((Z95 * float(difference.std()) / (max_drop - drop)) ** 2)
+        return needed if needed <= MOST_ITEMS else None
+    lost, gained = float((difference > 0).mean()), float((difference < 0).mean())
+
+    def promised(count: int) -> bool:
+        return tango(lost * count, gained * count, count)[1] <= max_drop
+
+    high = max(2, items)
+    while not promised(high):
+        if high > MOST_ITEMS:
+            return None
+        high *= 2
+    low = 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if promised(middle) else (middle, high)
+    return high
 
 
 def judge(
@@ -301,11 +340,9 @@ def judge(
     verdict: Literal["within the floor", "past the floor", "not enough data"] = "past the floor"
     if drop.high <= max_drop:
         verdict = "within the floor"
-    else:
-        needs = items_needed(drop.value, float(difference.std()), max_drop)
-        if needs is not None:
-            needs = max(needs, len(parent) + 1)
-            verdict = "not enough data"
+    elif drop.value <= max_drop:
+        verdict, needs = "not enough data", items_needed(difference, max_drop)
+        needs = None if needs is None else max(needs, len(parent) + 1)
     return Verdict(
         candidate=candidate,
         metric=metric.name,
@@ -322,6 +359,8 @@ def judge(
         snr_db={name: decibel(float(np.mean(ratio))) for name, ratio in (noise or {}).items()},
         per_class=_per_class(parent, scores, labels),
         worst=_worst(parent, scores, noise or {}),
+        relative=relative_drop(float(parent.mean()), float(scores.mean())),
+        hopeless=binary(difference) and tango(0, 0, len(parent))[1] > max_drop,
     )
 
 

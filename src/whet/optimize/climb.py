@@ -193,9 +193,9 @@ class Climber:
         self.made.append((*made, verdict))
         if verdict is None or not verdict.passes:
             self._note(variant, rung, run, verdict, "hurts")
-            if verdict is not None and verdict.verdict == "past the floor":
+            if verdict is not None and not verdict.hopeless:
                 return "hurts"
-            if verdict is not None and verdict.verdict == "not enough data":
+            if verdict is not None:
                 state.refuse(f"{self.prefix}rungs after {rung.name}", "they would meet the same lack of data")
             return "ended"
         run = run or self._race(plan)
