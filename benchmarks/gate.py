@@ -2,8 +2,8 @@
 
 Each net is searched in f32 for a short while (system and application level), then the gate makes, races and judges its
 candidates as ``whet optimize`` does: the same code, with the finals left out. A row says where the ladder stopped, the
-accuracy drop with its 95 % interval, and the paired gain in throughput over the best f32 plan. The table that ends the
-run names the reason for every rung that did not ship.
+accuracy drop with its 95 % interval, and the paired gain in throughput over the best f32 plan. Below its rows
+stands the reason for every rung that did not ship.
 
     .venv/bin/python benchmarks/gate.py [--quick] [--json FILE] [--only WORD ...]
 """
@@ -94,16 +94,14 @@ def report(bench: Benchmark, net: Net, state: State) -> list[str]:
 
 def main() -> None:
     bench = benchmark("gate", __doc__)
-    told: list[str] = []
     for net in NETS:
         if not bench.wants(net.name) or (bench.quick and net.name not in QUICK):
             continue
         work = Path(tempfile.mkdtemp(prefix="whet-gate-"))
         try:
-            told += report(bench, net, climbed(net, work, bench.quick))
+            print("\n".join(report(bench, net, climbed(net, work, bench.quick))), flush=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    print("\n" + "\n".join(told))
     bench.close()
 
 

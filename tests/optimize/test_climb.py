@@ -41,6 +41,7 @@ class Stage:
         self.bf16 = script.get("bf16")  # bf16 over the candidate
         self.ranking = script.get("ranking", [(f"layer{i}", 1.0 - i / 10) for i in range(8)])
         self.layers = script.get("layers", INT8)
+        self.bf16_layers = script.get("bf16_layers", (Layer("c", "Convolution", "bf16", 1.0, 1.0),))
         self.made, self.raced, self.refused = [], [], []
         given = Variant(source.sha256, "f32", "onnx")
         self.state = SimpleNamespace(
@@ -93,6 +94,8 @@ class Stage:
         return self.ranking
 
     def look(self, artifact, plan, **_):
+        if plan.precision == "bf16":
+            return self.bf16_layers
         return FLOAT if artifact is self.source else self.layers
 
     def build_space(self, *_):
@@ -209,6 +212,13 @@ def test_int8_that_the_runtime_executes_in_float_is_refused_by_what_it_reads_bac
     assert one.climb()[0] == ("int8", "failed")
     assert "executes not one of its computing layers in int8: 1 in f32" in dict(one.refused)["int8"]
     assert ("int8", "f32") not in one.state.allowed
+
+
+def test_bf16_that_the_runtime_executes_in_f32_is_refused_by_what_it_reads_back(stage):
+    one = stage(gains={"int8": SLOW}, bf16_layers=FLOAT)
+    assert one.climb()[-1] == ("openvino bf16", "failed")
+    assert "executes not one of its computing layers in bf16: 1 in f32" in dict(one.refused)["openvino bf16"]
+    assert one.state.allowed == {(one.source.sha256, "f32")}
 
 
 def test_weights_are_compressed_only_where_reading_them_is_the_limit(stage):

@@ -12,6 +12,7 @@ from small_nets import pictures, write_dense, write_net
 
 from whet.errors import PlanRefused, RuntimeFailed
 from whet.models.artifact import hash_path
+from whet.models.bundle import PlanRecord, read_bundle, write_bundle
 from whet.models.importers import import_model
 from whet.models.importers.base import Options
 from whet.optimize.accuracy import noise_to_signal
@@ -19,6 +20,7 @@ from whet.optimize.compress import RECIPES, Work, ladder, recipe, routes, run_ra
 from whet.optimize.compress.kind import kind_of
 from whet.optimize.data import open_data
 from whet.optimize.pool import materialise
+from whet.plan import Plan, Targets
 
 CPUS = tuple(os.sched_getaffinity(0))
 
@@ -131,6 +133,18 @@ def test_the_ranking_finds_the_layer_that_rounding_ruins_and_leaving_it_in_float
     again = []
     assert dict(ranked(question, tmp_path, again.append)).keys() == dict(ranking).keys()
     assert again[0].progress.startswith("1 of 3 layers to measure")
+
+
+@pytest.mark.slow
+def test_lineage_and_settings_are_in_the_bundle(place, tmp_path):
+    product = run(work_of(place, "int8-weights"), tmp_path)
+    (tmp_path / "evidence").mkdir()
+    record = PlanRecord(Plan(artifact=product.sha256))
+    write_bundle(tmp_path / "b", "net", [record], {product.sha256: product}, Targets(), tmp_path / "evidence")
+    kept = read_bundle(tmp_path / "b").artifacts[product.sha256]
+    assert kept.lineage == product.lineage
+    assert kept.lineage[-1].source == place[1]["mild"].sha256
+    assert kept.lineage[-1].settings["mode"] == "int8_asym"
 
 
 def test_no_calibration_data_is_a_named_refusal(place, tmp_path):

@@ -203,24 +203,26 @@ class Climber:
             state.allowed.discard((variant.artifact, plan.precision))
             self._slow(variant, rung, plan, run, verdict)
             return "ended"
-        if not self._reads_back(variant, rung, plan, run, verdict):
+        done, whole = self._read_back(variant.label, plan, "int8" if rung.calibrates else plan.precision)
+        self._note(variant, rung, run, verdict, "ships" if whole else "failed", executed=done)
+        if not whole:
             return "ended"
         for precision in self._floats(rung.runtimes[0]):
             self.gate.admits(variant.artifact, plan.with_(precision=precision), f"{variant.label}+{precision}")
         return "won"
 
-    def _reads_back(self, variant: Variant, rung: Recipe, plan: Plan, run: Race, verdict: Verdict | None) -> bool:
-        """Tell whether the runtime executes in int8 what was made for it; what reads back otherwise is refused."""
-        layers = self._look(plan)
-        done = causes.executed(layers)
-        if rung.calibrates and layers and not done.get("int8"):
-            self.state.allowed.discard((variant.artifact, plan.precision))
-            said = ", ".join(f"{count} in {precision}" for precision, count in done.items()) or "none at all"
-            self.state.refuse(variant.label, f"{plan.runtime} executes not one of its computing layers in int8: {said}")
-            self._note(variant, rung, run, verdict, "failed", executed=done)
-            return False
-        self._note(variant, rung, run, verdict, "ships", executed=done)
-        return True
+    def _read_back(self, label: str, plan: Plan, precision: str) -> tuple[dict[str, int], bool]:
+        """Return the computing layers by executed precision, and whether any is in the one that was chosen.
+
+        A choice that reads back as another is refused, whatever it gained. ``f32`` is what weights alone compute in.
+        """
+        done = causes.executed(self._look(plan))
+        if not done or precision == "f32" or done.get(precision):
+            return done, True
+        self.state.allowed.discard((plan.artifact, plan.precision))
+        said = ", ".join(f"{count} in {name}" for name, count in done.items())
+        self.state.refuse(label, f"{plan.runtime} executes not one of its computing layers in {precision}: {said}")
+        return done, False
 
     def _look(self, plan: Plan) -> tuple[Layer, ...]:
         """Return the layers executed under a plan; none where the time for it was spent."""
@@ -284,9 +286,12 @@ class Climber:
             self._slow(self.given, None, plan, run, None, label)
             return False
         verdict = self.gate.admits(plan.artifact, plan, label)
-        ships = verdict is not None and verdict.passes
-        self._note(self.given, None, run, verdict, "ships" if ships else "hurts", label)
-        return ships
+        if verdict is None or not verdict.passes:
+            self._note(self.given, None, run, verdict, "hurts", label)
+            return False
+        done, whole = self._read_back(label, plan, precision)
+        self._note(self.given, None, run, verdict, "ships" if whole else "failed", label, executed=done)
+        return whole
 
     def _slow(
         self, variant: Variant, rung: Recipe | None, plan: Plan, run: Race, verdict: Verdict | None, label: str = ""
