@@ -4,9 +4,13 @@ import subprocess
 import sys
 
 import pytest
+from speed_surface import space
 
 from whet.errors import BundleError, OutputError
-from whet.optimize.journal import Journal, Key
+from whet.optimize.journal import Event, Journal, Key
+from whet.optimize.lessons import ordered, proposed
+from whet.optimize.space import Space, label
+from whet.plan import Plan
 
 KEY = Key("run", "host", "versions")
 
@@ -66,9 +70,75 @@ def test_a_journal_of_another_version_is_refused(tmp_path):
         Journal(tmp_path / "j.sqlite", KEY)
 
 
-def test_a_full_disk_is_an_error_of_ours(tmp_path):
+def test_a_full_disk_loses_events_and_counts_them_but_the_search_goes_on(tmp_path):
     journal = Journal(tmp_path / "j.sqlite", KEY)
-    journal._connection.execute("pragma max_page_count = 10")
-    with pytest.raises(OutputError, match="full"):
+    pages = journal._connection.execute("pragma page_count").fetchone()[0]
+    journal._connection.execute(f"pragma max_page_count = {pages + 2}")
+    for _ in range(3):
         journal.add("block", {"filler": "x" * 400_000})
+    assert journal.lost == 3
+    journal._connection.execute("pragma max_page_count = 1000000")  # somebody made room
+    journal.add("block", {"n": 1})
+    assert [event.document for event in journal.events()] == [{"n": 1}]
     journal.close()
+
+
+def test_a_journal_that_was_taken_away_is_an_error_of_ours(tmp_path):
+    journal = Journal(tmp_path / "j.sqlite", KEY)
+    journal._connection.execute("drop table events")
+    with pytest.raises(OutputError, match=r"cannot write journal .*no such table"):
+        journal.add("block", {})
+    journal.close()
+
+
+def test_every_search_has_a_run_of_its_own_and_resume_takes_the_unfinished_one(tmp_path):
+    artifact = "a" * 64
+
+    def search(*, resume: bool, ends: bool) -> tuple[str, bool]:
+        journal = Journal(tmp_path / "j.sqlite", KEY)
+        found = journal.begin(artifact, resume=resume)
+        journal.add("request", {})
+        if ends:
+            journal.add("end", {})
+        journal.close()
+        return journal.key.run, found
+
+    short = artifact[:12]
+    assert search(resume=True, ends=True) == (f"{short}-1", False)
+    assert search(resume=False, ends=False) == (f"{short}-2", False)
+    assert search(resume=True, ends=True) == (f"{short}-2", True)
+    assert search(resume=True, ends=False) == (f"{short}-3", False)
+
+
+def lesson(artifact: str, cores: int, *, isa: str = "avx2", streams: int = 2, batch: int = 8, **more: object) -> Event:
+    features = space(cores).features(plan_of(space(cores), streams=streams, batch=batch))
+    host = {"arch": "x86_64", "cores": cores, "physical": cores, "isa": [isa]}
+    document = {"level": "application", "host": host, "objective": "throughput", "features": features, **more}
+    return Event("", "run", artifact, "p", "lesson", document)
+
+
+def plan_of(found: Space, *, streams: int, batch: int) -> Plan:
+    plain = [plan for plan in found.plans if plan.runtime == "openvino" and label(plan, "f32").count(" ") == 3]
+    return next(p for p in plain if (p.streams, p.max_batch, p.precision) == (streams, batch, "f32"))
+
+
+def test_lessons_of_this_model_and_host_come_first_and_far_hosts_teach_nothing():
+    host = {"arch": "x86_64", "cores": 2, "physical": 2, "isa": ["avx2"]}
+    events = [
+        lesson("other", 2, batch=2),
+        lesson("same", 2, batch=4),
+        lesson("same", 4, streams=4, batch=16),
+        lesson("same", 2, batch=1, objective="latency"),
+        lesson("same", 2, isa="neon", batch=1),
+    ]
+    found = ordered(events, host, "same", "throughput")
+    assert [one["features"]["batch"] for one in found] == [4.0, 2.0, 16.0]
+
+
+def test_what_used_all_cores_there_uses_all_cores_here():
+    host = {"arch": "x86_64", "cores": 2, "physical": 2, "isa": ["avx2"]}
+    lessons = ordered([lesson("same", 4, streams=4, batch=16)], host, "same", "throughput")
+    here = space(2)
+    plans = proposed(lessons, "application", here, here.plans)
+    assert [(plan.streams, plan.threads, plan.max_batch) for plan in plans] == [(2, 1, 16)]
+    assert proposed(lessons, "system", here, here.plans) == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from small_nets import pictures, write_net
 
-from whet.errors import DataError, InputError, OutputError, PlanRefused, UsageError, WhetError
+from whet.errors import DataError, InputError, OutputError, UsageError, WhetError
 from whet.models.artifact import hash_path
 from whet.models.bundle import read_bundle
 from whet.optimize.request import OptimizeRequest
@@ -87,6 +88,17 @@ def test_a_model_and_data_become_a_bundle_with_its_proof(net, data, tmp_path):
     assert {"compress", "accuracy", "finals"} <= set(phases)
 
 
+def test_where_no_plan_holds_a_limit_the_nearest_is_kept_and_the_limit_named(net, tmp_path):
+    targets = Targets(max_rss_mb=1)
+    outcome = optimize(OptimizeRequest(model=net, out=tmp_path / "b", synthetic=8, budget_s=10, targets=targets))
+    assert outcome.exit_code == 1
+    assert re.search(r"takes \d+ MB, above --max-rss-mb 1", outcome.message), outcome.message
+    assert read_bundle(tmp_path / "b").plans[0].measured["targets_met"] is False
+    trials = [one for one in outcome.result["trials"] if one["reason"]]
+    assert trials
+    assert all(one["status"] == "refused" for one in trials)
+
+
 @pytest.mark.slow
 def test_noise_ships_nothing_but_f32_and_targets_nobody_meets_leave_the_nearest_plan(net, tmp_path):
     request = OptimizeRequest(
@@ -154,9 +166,15 @@ def test_a_killed_search_goes_on_where_it_stopped_and_leaves_no_process(net, tmp
     assert kinds.count("request") == 2  # both runs are in one journal
     first = kinds.index("request", 1)
     assert "block" in kinds[:first]
-    known = [json.loads(line)["plan"] for line in journal[:first] if json.loads(line)["kind"] == "block"]
-    measured = {trial["plan_id"] for trial in outcome.result["trials"]}
-    assert measured & set(known)
+    events = [json.loads(line) for line in journal]
+    blocks = [[one["document"] for one in part if one["kind"] == "block"] for part in (events[:first], events[first:])]
+    assert max(one["number"] for one in blocks[0]) < min(one["number"] for one in blocks[1])
+    known = {one["case"] for one in blocks[0]}
+    trials = {trial["plan_id"]: trial for trial in outcome.result["trials"]}
+    searched = {case for case in known if "/" not in case}
+    assert searched <= trials.keys()  # nothing is lost: every plan measured before the kill is in the evidence
+    again = {one["case"] for one in blocks[1] if "/" in one["case"] and "twin" not in one["case"]}
+    assert len(again) <= len([one for one in outcome.result["baselines"] if one["trial"]])  # in the finals, each best
 
 
 REQUEST = {"synthetic": 8, "budget_s": 12.0}
@@ -178,7 +196,9 @@ REQUEST = {"synthetic": 8, "budget_s": 12.0}
             {"targets": Targets(metric="bleu"), "data": "DATA", "synthetic": None}, UsageError, "bleu", id="metric"
         ),
         pytest.param({"runtimes": ("caffe",)}, WhetError, "caffe", id="no such runtime"),
-        pytest.param({"targets": Targets(max_rss_mb=1)}, PlanRefused, "--max-rss-mb 1", id="memory no plan has"),
+        pytest.param({"targets": Targets(min_qps=float("nan"))}, UsageError, "--min-qps is nan", id="no number"),
+        pytest.param({"targets": Targets(min_accuracy=70)}, UsageError, "--min-accuracy is 70", id="no share"),
+        pytest.param({"targets": Targets(min_accuracy=0.7)}, UsageError, "needs --data", id="accuracy of noise"),
     ],
 )
 def test_bad_requests_are_refused_by_name(net, data, tmp_path, changes, error, says):

@@ -16,12 +16,15 @@ import pytest
 from whet.errors import DataError, PlanRefused, RuntimeFailed
 from whet.optimize.accuracy import Metric, judge
 from whet.optimize.data import Dataset, synthetic
-from whet.optimize.lab import Case, Lab, capacity, paired
+from whet.optimize.journal import Journal, Key
+from whet.optimize.lab import Case, Lab, Record, capacity, paired
 from whet.optimize.noise import Disturbance, Judge
 from whet.optimize.pool import materialise
+from whet.optimize.recall import read_past
+from whet.optimize.stages import hold_to_limits
 from whet.optimize.trial import Bench, Trial
 from whet.optimize.trial_words import Block, Evaluate, Rate
-from whet.plan import Plan
+from whet.plan import Plan, Targets
 
 BLOCK_S = 0.15
 
@@ -234,7 +237,65 @@ def test_discarded_blocks_are_decided_by_counters_alone():
     judge_ = Judge()
     assert all(judge_.keeps(quiet) for _ in range(6))
     assert [judge_.keeps(one) for one in (loud, stolen, throttled)] == [False, False, False]
-    always = Judge()
-    kept = [always.keeps(loud) for _ in range(40)]
-    assert always.discarded_share <= 0.5
-    assert all(kept[10:])  # neighbours who never leave are the machine, not a disturbance
+
+
+def test_a_repeat_counts_whatever_happened_so_that_every_plan_has_a_block_in_every_round(lab, artifact, monkeypatch):
+    loud = Disturbance(0.5, 0.3, 0.6, 0.0, 0.0, 3.0)
+    monkeypatch.setattr("whet.optimize.lab.between", lambda *_: loud)
+    cases = [capacity(plan_of(artifact, base_us=us)) for us in (1000, 2000)]
+    records = lab.round(cases, blocks=2, seconds=BLOCK_S)
+    assert all(len(record.kept) == 2 for record in records.values())
+    assert paired(*records.values())[0]
+    assert lab.judge.discarded_share == 0.5
+    assert "4 of 4 blocks count though" in lab.judge.words
+
+
+def test_a_twin_is_the_same_plan_in_a_process_of_its_own(lab, artifact):
+    case = capacity(plan_of(artifact, base_us=2000))
+    twin = replace(case, twin=True)
+    records = lab.round([case, twin], blocks=2, seconds=BLOCK_S)
+    assert len(lab._trials) == 2
+    assert len({trial.pid for trial in lab._trials.values()}) == 2
+    one, two = paired(records[case.key], records[twin.key])
+    assert len(one) == 2
+    assert max(a / b for a, b in zip(one, two, strict=True)) < 3
+
+
+def test_limits_refuse_a_plan_and_say_by_how_much_it_is_over(lab, artifact):
+    case = capacity(plan_of(artifact, base_us=1000))
+    record = lab.round([case], 1, BLOCK_S)[case.key]
+    hold_to_limits(record, Targets(max_rss_mb=1e6, max_load_ms=1e6))
+    assert not record.failure
+    hold_to_limits(record, Targets(max_rss_mb=1))
+    assert record.refused
+    assert record.over == pytest.approx(record.kept[0].rss_mb)
+    assert "--max-rss-mb 1" in record.failure
+    slow = Record(case, list(record.blocks), ready=record.ready)
+    hold_to_limits(slow, Targets(max_load_ms=1))
+    assert slow.refused
+    assert "--max-load-ms 1" in slow.failure
+
+
+def test_fewer_cores_really_are_fewer_where_they_are_counted(lab, artifact):
+    lab.narrow = True
+    plan = plan_of(artifact, base_us=1000)
+    lab.ready([plan])
+    assert os.sched_getaffinity(lab._trials[plan.id].pid) == {lab.bench.cpus[0]}
+
+
+def test_what_was_measured_before_a_kill_is_taken_up_once(lab, artifact, tmp_path):
+    journal = Journal(tmp_path / "j.sqlite", Key("run", "host", "versions"))
+    lab.note = lambda kind, document: journal.add(kind, document, plan=str(document.get("plan", "")))
+    good, bad = capacity(plan_of(artifact, base_us=1000)), capacity(plan_of(artifact, precision="f16"))
+    records = lab.round([good, bad], blocks=2, seconds=BLOCK_S)
+    journal.close()
+    again = Journal(tmp_path / "j.sqlite", Key("run", "host", "versions"))
+    past = read_past(again)
+    again.close()
+    assert past.next_block == lab.next_block == 2
+    found, refused = Record(good), Record(bad)
+    assert past.take(good, found)
+    assert found == records[good.key]
+    assert past.take(bad, refused)
+    assert (refused.failure, refused.refused) == (records[bad.key].failure, True)
+    assert not past.take(good, Record(good))

@@ -18,24 +18,37 @@ from whet.cli.verbs import as_json, importer_options, model_options
 @click.option("--min-qps", type=float, metavar="N", help="Samples a second, at least.")
 @click.option("--max-drop", type=float, metavar="X", help="Largest drop of the metric, absolute: 0.01 is one point.")
 @click.option("--min-accuracy", type=float, metavar="X", help="The metric itself, at least.")
-@click.option(
-    "--metric", default="", metavar="NAME", help="top1, top5, agreement, snr or module:function; higher is better."
-)
+@click.option("--metric", metavar="NAME", help="top1, top5, agreement, snr or module:function; higher is better.")
 @click.option("--max-cores", type=click.IntRange(1), metavar="N", help="Cores the plan may use.")
 @click.option("--max-rss-mb", type=float, metavar="MB", help="Resident memory of a worker, at most.")
 @click.option("--max-load-ms", type=float, metavar="MS", help="Time from start to ready, at most.")
 @click.option(
-    "--objective", type=click.Choice(["throughput", "latency", "cores"]), default="throughput", show_default=True
+    "--objective",
+    type=click.Choice(["throughput", "latency", "cores"]),
+    help="Most samples a second (default), lowest median, or fewest cores that carry --min-qps.",
 )
-@click.option("--service", type=click.Choice(["online", "batch", "stream"]), default="online", show_default=True)
-@click.option("--budget", default="120s", show_default=True, metavar="TIME", help="How long the whole job may take.")
+@click.option(
+    "--service",
+    type=click.Choice(["online", "batch", "stream"]),
+    help="Kind of service; sets the targets that are not given: online p99 100 ms, stream one interval, batch none.",
+)
+@click.option(
+    "--targets", "file", metavar="FILE", help="TOML with any of these and tables [targets], [variants]; flags win."
+)
+@click.option("--budget", metavar="TIME", help="How long the whole job may take.  [default: 120s]")
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Consider only these runtimes.")
 @click.option("--variant", "variants", multiple=True, metavar="NAME=PATH", help="A further model that competes.")
-@click.option("--calibration", type=click.IntRange(1), default=300, show_default=True, metavar="N")
-@click.option("--evaluation", type=click.IntRange(1), default=2000, show_default=True, metavar="N")
-@click.option("--allow-synthetic-calibration", is_flag=True, help="Calibrate int8 and judge it on noise all the same.")
-@click.option("--name", default="", metavar="NAME", help="Name of the model when served.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--calibration", type=click.IntRange(1), metavar="N", help="Samples to calibrate with.  [default: 300]")
+@click.option("--evaluation", type=click.IntRange(1), metavar="N", help="Samples that judge.  [default: 2000]")
+@click.option(
+    "--allow-synthetic-calibration",
+    is_flag=True,
+    default=None,
+    help="Calibrate int8 and judge it on noise all the same.",
+)
+@click.option("--name", metavar="NAME", help="Name of the model when served.")
+@click.option("--seed", type=int, metavar="N", help="Of every draw.  [default: 0]")
+@click.option("--journal", metavar="DIR", help="Journal that jobs share: each starts from what the others learnt here.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same job stopped.")
 @model_options
 @as_json
@@ -63,21 +76,39 @@ def command(model: str, as_json: bool, **values: Any) -> int:
 
 def _request(model: str, values: dict[str, Any]) -> Any:
     from whet.cli.parse import named_paths, seconds
+    from whet.optimize.job import Job, aimed, read_job
     from whet.optimize.request import OptimizeRequest
-    from whet.plan import Targets
 
     names = (
         "p99_ms", "p50_ms", "min_qps", "max_drop", "min_accuracy", "metric", "max_cores",
         "max_rss_mb", "max_load_ms", "objective",
     )  # fmt: skip
-    same = ("data", "synthetic", "service", "runtimes", "calibration", "evaluation", "name", "seed", "resume")
+    plain = (
+        "data", "synthetic", "service", "budget", "calibration", "evaluation", "allow_synthetic_calibration", "name",
+        "seed", "journal",
+    )  # fmt: skip
+    flags = Job(
+        **{name: values[name] for name in plain},
+        runtimes=values["runtimes"] or None,
+        targets={name: values[name] for name in names if values[name] is not None},
+        variants=named_paths(values["variants"], "--variant"),
+    )
+    job = flags.over(read_job(Path(values["file"]))) if values["file"] else flags
+    targets, assumed = aimed(job.targets, job.service)
+    same = ("service", "runtimes", "calibration", "evaluation", "allow_synthetic_calibration", "name", "seed")
+    given = {name: value for name in same if (value := getattr(job, name)) is not None}
+    if job.budget is not None:
+        given["budget_s"] = seconds(job.budget)
     return OptimizeRequest(
         model=Path(model),
         out=Path(values["output"]),
         options=importer_options(values),
-        targets=Targets(**{name: values[name] for name in names}),
-        budget_s=seconds(values["budget"]),
-        variants={name: Path(path) for name, path in named_paths(values["variants"], "--variant").items()},
-        allow_synthetic_calibration=values["allow_synthetic_calibration"],
-        **{name: values[name] for name in same},
+        data=job.data,
+        synthetic=job.synthetic,
+        targets=targets,
+        assumed=assumed,
+        variants={name: Path(path) for name, path in job.variants.items()},
+        journal=Path(job.journal) if job.journal else None,
+        resume=values["resume"],
+        **given,
     )

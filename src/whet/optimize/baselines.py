@@ -34,12 +34,15 @@ def define(state: State) -> list[Baseline]:
 
 def measure(state: State, seconds: float, tell: Callable[[str], None]) -> None:
     """Find the best of batch x callers of each baseline with one short block each."""
-    state.lab.ready([one.plans[0] for one in state.baselines if one.plans])
+    known = {case.key for one in state.baselines for case in _cases(one) if state.past.take(case, state.record(case))}
+    if not known:
+        state.lab.ready([one.plans[0] for one in state.baselines if one.plans])
     for baseline in state.baselines:
         for plan in baseline.plans:
             tell(baseline.name)
-            cases = [Case(plan, callers, rows) for rows in plan.batch_sizes for callers in CALLERS]
-            records = state.lab.round(cases, 1, seconds)
+            cases = _cases(baseline, plan)
+            state.lab.round([case for case in cases if case.key not in known], 1, seconds)
+            records = {case.key: state.record(case) for case in cases}
             ok = [record for record in records.values() if record.kept and not record.failure]
             if ok:
                 baseline.tried = [record.case for record in ok]
@@ -48,6 +51,12 @@ def measure(state: State, seconds: float, tell: Callable[[str], None]) -> None:
             baseline.reason = next(iter(records.values())).failure or "no block could be kept"
         if baseline.best is not None:
             baseline.reason = ""
+
+
+def _cases(baseline: Baseline, plan: Plan | None = None) -> list[Case]:
+    """Return the loads a plan of a baseline is measured under; of all its plans where none is given."""
+    plans = baseline.plans if plan is None else (plan,)
+    return [Case(one, callers, rows) for one in plans for rows in one.batch_sizes for callers in CALLERS]
 
 
 def _baseline(

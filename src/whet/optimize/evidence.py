@@ -192,7 +192,7 @@ def _searched(state: State) -> list[Record]:
     """Return the records of the search itself, baselines left out."""
     own = {case.key for baseline in state.baselines for case in baseline.tried}
     own |= {Case(plan, c, r).key for one in state.baselines for plan in one.plans for c in (1, 2) for r in (1, 8)}
-    return [record for key, record in state.lab.records.items() if key not in own]
+    return [record for key, record in state.lab.records.items() if key not in own and not record.case.twin]
 
 
 def _trial(state: State, record: Record) -> dict[str, Any]:
@@ -351,5 +351,7 @@ def _noise(state: State) -> dict[str, Any]:
         "discarded_share": judge.discarded_share,
         "discarded": judge.discarded,
         "kept": judge.kept,
+        "forced": judge.forced,
+        "words": judge.words,
         "measuring_cpu_share": lab.measuring_cpu_s / lab.measuring_wall_s if lab.measuring_wall_s else None,
     }

@@ -1,7 +1,7 @@
 """The end of a search: finalists, levels and baselines measured together, the choice, and what it holds under load."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ def hold(state: State) -> None:
         cases.setdefault(case.key, case)
     if not state.finalists:
         return
+    twin = replace(state.finalists[0], twin=True)  # the incumbent against itself
+    cases[twin.key] = twin
     lab.most = max(lab.most, len(cases))
     state.finals_from = lab.next_block
     reserve = RESERVE_S + (RATE_SHARE * state.clock.budget_s)
@@ -229,6 +231,8 @@ def missed(state: State) -> list[str]:
         found.append(
             f"carries {capacity:.0f}/s of {targets.min_qps:g}/s wanted; {factor:.1f}x the cores would be needed"
         )
+    if record.over:
+        found.append(f"{record.failure}; no plan takes less")
     if targets.min_accuracy is not None:
         own = state.verdicts.get((case.plan.artifact, case.plan.precision))
         parent = next(iter(state.verdicts.values()), None)

@@ -3,12 +3,15 @@
 Append-only; one row an event. Write-ahead logging with a commit per event, so a SIGKILL loses nothing that was written
 and a reader never waits for the writer. Rows are keyed by artifact hash, plan id, host fingerprint and library
 versions: what was measured under other versions, or elsewhere, is never mistaken for this.
+
+It lies beside the bundle for one job, or in a shared place for many: then each begins with what the others found best
+(:mod:`whet.optimize.lessons`). A disk that fills loses events, never the search: what could not be written is counted.
 """
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,9 @@ class Journal:
         path: the database; made when it is not there.
         key: what this run's events are filed under.
 
+    Attributes:
+        lost: events a full disk did not take.
+
     Raises:
         OutputError: it cannot be written.
         BundleError: the file is no journal.
@@ -76,6 +82,7 @@ class Journal:
 
     def __init__(self, path: Path, key: Key) -> None:
         self.path, self.key = path, key
+        self.lost = 0
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=10.0)
@@ -88,11 +95,26 @@ class Journal:
             self.close()
             raise BundleError(f"journal {path} has version {found}, this Whet reads {VERSION}; move it away")
 
+    def begin(self, artifact: str, *, resume: bool) -> bool:
+        """File what follows under a run of its own; under the last unfinished run of the artifact to ``resume`` it.
+
+        Returns:
+            Whether there was one to go on with.
+        """
+        short = artifact[:12]
+        runs = [event.run for event in self.events("request") if event.run.startswith(f"{short}-")]
+        ended = {event.run for event in self.events("end")}
+        if resume and runs and runs[-1] not in ended:
+            self.key = replace(self.key, run=runs[-1])
+            return True
+        self.key = replace(self.key, run=f"{short}-{len(set(runs)) + 1}")
+        return False
+
     def add(self, kind: str, document: dict[str, Any], *, artifact: str = "", plan: str = "") -> None:
-        """Append an event and commit it.
+        """Append an event and commit it; on a full disk it is lost, and counted.
 
         Raises:
-            OutputError: the disk is full, or the journal was taken away.
+            OutputError: the journal was taken away, or cannot be written for another reason.
         """
         row = (
             datetime.now(UTC).isoformat(),
@@ -104,11 +126,17 @@ class Journal:
             kind,
             msgspec.json.encode(document, enc_hook=str).decode(),
         )
-        with self._errors():
+        try:
             self._connection.execute(
                 "insert into events (at, run, artifact, plan, host, versions, kind, document) values (?,?,?,?,?,?,?,?)",
                 row,
             )
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise OutputError(f"cannot write journal {self.path}: {error}; choose another -o") from error
+            self.lost += 1
+        except sqlite3.DatabaseError as error:
+            raise OutputError(f"cannot write journal {self.path}: {error}; choose another -o") from error
 
     def events(self, *kinds: str, run: str | None = None) -> list[Event]:
         """Return events of this host and these versions, oldest first; of one run where it is given."""
@@ -120,6 +148,13 @@ class Journal:
             query, arguments = f"{query} and kind in ({','.join('?' * len(kinds))})", [*arguments, *kinds]
         with self._errors():
             rows = self._connection.execute(f"{query} order by id", arguments).fetchall()
+        return [Event(at, by, sha, plan, kind, msgspec.json.decode(text)) for at, by, sha, plan, kind, text in rows]
+
+    def everywhere(self, kind: str) -> list[Event]:
+        """Return events of one kind, of all runs, hosts and versions, oldest first: to learn from, not to compare."""
+        query = "select at, run, artifact, plan, kind, document from events where kind = ? order by id"
+        with self._errors():
+            rows = self._connection.execute(query, (kind,)).fetchall()
         return [Event(at, by, sha, plan, kind, msgspec.json.decode(text)) for at, by, sha, plan, kind, text in rows]
 
     def export(self, path: Path) -> None:

@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,6 @@ from whet.optimize.trial import Bench, Trial
 from whet.optimize.trial_words import Block, Evaluate, Measured, Rate, Ready, Scored
 from whet.plan import Plan
 
-LEAST_REPEATS = 1
-"""How often a discarded block is repeated before the round goes on without it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -28,16 +25,24 @@ class Case:
         plan: knobs.
         callers: requests always in flight.
         rows: samples per request.
+        twin: the same case in a second process of its own: what no difference at all looks like.
     """
 
     plan: Plan
     callers: int
     rows: int = 1
+    twin: bool = False
 
     @property
     def key(self) -> str:
         """Name of the case; the plan's id where the load is the plan's own."""
-        return self.plan.id if self == capacity(self.plan, self.rows) else f"{self.plan.id}/{self.callers}x{self.rows}"
+        own = self.callers == capacity(self.plan, self.rows).callers
+        return self.seat if own else f"{self.seat}/{self.callers}x{self.rows}"
+
+    @property
+    def seat(self) -> str:
+        """Name of the process that measures it: cases of one plan share one, a twin has its own."""
+        return f"{self.plan.id}/twin" if self.twin else self.plan.id
 
 
 def capacity(plan: Plan, rows: int = 1) -> Case:
@@ -57,7 +62,8 @@ class Record:
         counters: what happened on the machine meanwhile.
         ready: what the trial said when it was open, or None.
         failure: why there is no more, or empty.
-        refused: the failure was the runtime's refusal of the plan.
+        refused: the failure was the runtime's refusal of the plan, or of the targets.
+        over: how many times the bound of a target it takes, where that is the failure; else 0.
     """
 
     case: Case
@@ -67,6 +73,7 @@ class Record:
     ready: Ready | None = None
     failure: str = ""
     refused: bool = False
+    over: float = 0.0
 
     @property
     def kept(self) -> list[Measured]:
@@ -100,6 +107,7 @@ class Lab:
         cores: the cpu budget.
         rng: draws the order of blocks.
         most: trials kept resident at most.
+        narrow: give each trial only as many cores as its plan computes on, so that fewer cores really are fewer.
         note: told of everything that happened, as (kind, document).
         pools: samples of artifacts that take others than ``pool``, by sha256.
         judge: decides which blocks count.
@@ -113,6 +121,7 @@ class Lab:
     cores: int
     rng: random.Random
     most: int = 12
+    narrow: bool = False
     note: Callable[[str, dict[str, Any]], None] = _unheard
     pools: dict[str, Path] = field(default_factory=dict)
     judge: Judge = field(default_factory=Judge)
@@ -132,52 +141,55 @@ class Lab:
 
         A plan that cannot be opened is a recorded failure, no error.
         """
-        wanted = [plan for plan in {plan.id: plan for plan in plans}.values() if not self._known(plan)]
-        self._make_room(len(wanted), {plan.id for plan in plans})
-        for start in range(0, len(wanted), self.cores):
-            group = wanted[start : start + self.cores]
-            started = [(plan, self._start(plan)) for plan in group]
-            for plan, trial in started:
-                self._settle(plan, trial)
+        self._seat({plan.id: plan for plan in plans})
 
-    def _known(self, plan: Plan) -> bool:
-        return plan.id in self._trials or plan.id in self._failed
+    def _seat(self, seats: Mapping[str, Plan]) -> None:
+        wanted = {seat: plan for seat, plan in seats.items() if seat not in self._trials and seat not in self._failed}
+        self._make_room(len(wanted), seats)
+        waiting = list(wanted.items())
+        for start in range(0, len(waiting), self.cores):
+            started = [(seat, self._start(seat, plan)) for seat, plan in waiting[start : start + self.cores]]
+            for seat, trial in started:
+                self._settle(seat, trial)
 
-    def _start(self, plan: Plan) -> Trial | None:
+    def _start(self, seat: str, plan: Plan) -> Trial | None:
         try:
             folder = self.artifacts[plan.artifact].folder
             pool = self.pools.get(plan.artifact, self.pool)
-            return Trial(folder, plan, pool, self.bench, environment(plan))
+            return Trial(folder, plan, pool, self._bench(plan), environment(plan))
         except WhetError as error:
-            self._fail(plan, error)
+            self._fail(seat, error)
             return None
 
-    def _settle(self, plan: Plan, trial: Trial | None) -> None:
+    def _bench(self, plan: Plan) -> Bench:
+        return replace(self.bench, cpus=self.bench.cpus[: plan.compute_threads]) if self.narrow else self.bench
+
+    def _settle(self, seat: str, trial: Trial | None) -> None:
         if trial is None:
             return
         try:
             ready = trial.wait_ready()
         except WhetError as error:
-            self._fail(plan, error)
+            self._fail(seat, error)
             return
         except BaseException:
             trial.close()
             raise
-        self._trials[plan.id] = trial
-        self.note("ready", {"plan": plan.id, "load_ms": ready.load_ms, "rss_mb": ready.rss_mb})
+        self._trials[seat] = trial
+        self.note("ready", {"artifact": trial.plan.artifact, "plan": seat, "ready": ready})
 
-    def _fail(self, plan: Plan, error: WhetError) -> None:
-        self._failed[plan.id] = error
-        gone = self._trials.pop(plan.id, None)
+    def _fail(self, seat: str, error: WhetError) -> None:
+        self._failed[seat] = error
+        gone = self._trials.pop(seat, None)
         if gone is not None:
             gone.close()
-        self.note("failed", {"plan": plan.id, "slug": error.slug, "reason": str(error)})
+        self.note("failed", {"plan": seat, "slug": error.slug, "reason": str(error)})
 
-    def _make_room(self, wanted: int, keep: set[str]) -> None:
+    def _make_room(self, wanted: int, keep: Mapping[str, Plan]) -> None:
         """End the trials that were used longest ago; those of the round at hand stay."""
-        spare = [key for key in self._trials if key not in keep]
-        for key in spare[: max(0, len(self._trials) + wanted - self.most)]:
-            self._trials.pop(key).close()
+        spare = [seat for seat in self._trials if seat not in keep]
+        for seat in spare[: max(0, len(self._trials) + wanted - self.most)]:
+            self._trials.pop(seat).close()
 
     def retire(self, keep: Sequence[Plan]) -> None:
         """End every trial but those of ``keep``."""
@@ -191,10 +203,10 @@ class Lab:
         Returns:
             The records of the cases; those that failed say why.
         """
-        self.ready([case.plan for case in cases])
+        self._seat({case.seat: case.plan for case in cases})
         for case in cases:
-            if case.plan.id in self._trials:  # used last: goes last
-                self._trials[case.plan.id] = self._trials.pop(case.plan.id)
+            if case.seat in self._trials:  # used last: goes last
+                self._trials[case.seat] = self._trials.pop(case.seat)
         for _ in range(blocks):
             for case in self.rng.sample(list(cases), len(cases)):
                 self._measure(case, self.next_block, seconds)
@@ -203,24 +215,25 @@ class Lab:
 
     def _close_record(self, case: Case) -> Record:
         record = self.record(case)
-        trial = self._trials.get(case.plan.id)
+        trial = self._trials.get(case.seat)
         if trial is not None:
             record.ready = trial.ready
-        error = self._failed.get(case.plan.id)
+        error = self._failed.get(case.seat)
         if error is not None:
             record.failure, record.refused = str(error), isinstance(error, PlanRefused)
         return record
 
     def _measure(self, case: Case, number: int, seconds: float) -> None:
+        """Measure one block; once more where the machine was disturbed, and that one counts."""
         record = self.record(case)
-        for _ in range(1 + LEAST_REPEATS):
-            trial = self._trials.get(case.plan.id)
+        for repeat in (False, True):
+            trial = self._trials.get(case.seat)
             if trial is None:
                 return
-            measured, happened = self._watched(trial, Block(seconds, case.callers, case.rows))
+            measured, happened = self._watched(case.seat, trial, Block(seconds, case.callers, case.rows))
             if measured is None:
                 return
-            kept = self.judge.keeps(happened)
+            kept = self.judge.keeps(happened, repeat=repeat)
             record.blocks.append(measured if kept else None)
             record.numbers.append(number)
             record.counters.append(happened)
@@ -228,6 +241,7 @@ class Lab:
                 "block",
                 {
                     "case": case.key,
+                    "artifact": case.plan.artifact,
                     "plan": case.plan.id,
                     "number": number,
                     "kept": kept,
@@ -238,7 +252,7 @@ class Lab:
             if kept:
                 return
 
-    def _watched(self, trial: Trial, command: Block | Rate) -> tuple[Measured | None, Disturbance]:
+    def _watched(self, seat: str, trial: Trial, command: Block | Rate) -> tuple[Measured | None, Disturbance]:
         before, cpu = snapshot(), time.process_time()
         measured = None
         try:
@@ -247,7 +261,7 @@ class Lab:
                 slugs = ", ".join(f"{slug} x{count}" for slug, count in measured.errors.items())
                 raise RuntimeFailed(f"answered nothing in {command.seconds:g} s ({slugs or 'too slow'})")
         except WhetError as error:
-            self._fail(trial.plan, error)
+            self._fail(seat, error)
             measured = None
         happened = between(before, snapshot(), self.cores)
         self.measuring_cpu_s += time.process_time() - cpu
@@ -255,18 +269,20 @@ class Lab:
         return measured, happened
 
     def rate(self, plan: Plan, command: Rate) -> Measured | None:
-        """Drive one plan in an open loop; None when it failed, or the block was disturbed twice."""
+        """Drive one plan in an open loop, once more where the machine was disturbed; None when it failed."""
         self.ready([plan])
-        for _ in range(1 + LEAST_REPEATS):
+        for repeat in (False, True):
             trial = self._trials.get(plan.id)
             if trial is None:
                 return None
-            measured, happened = self._watched(trial, command)
+            measured, happened = self._watched(plan.id, trial, command)
             if measured is None:
                 return None
-            if self.judge.keeps(happened):
+            if self.judge.keeps(happened, repeat=repeat):
                 break
-        self.note("rate", {"plan": plan.id, "qps": command.qps, "counters": asdict(happened)})
+        self.note(
+            "rate", {"artifact": plan.artifact, "plan": plan.id, "qps": command.qps, "counters": asdict(happened)}
+        )
         return measured
 
     def evaluate(self, plan: Plan, command: Evaluate, timeout_s: float) -> Scored:
@@ -278,7 +294,12 @@ class Lab:
         self.ready([plan])
         if plan.id in self._failed:
             raise self._failed[plan.id]
-        return self._trials[plan.id].evaluate(command, timeout_s)
+        trial = self._trials[plan.id]
+        try:
+            return trial.evaluate(command, timeout_s)
+        except WhetError:  # the process is gone; the plan itself may be measured again
+            self._trials.pop(plan.id).close()
+            raise
 
     def outputs(self, plan: Plan) -> Ready | None:
         """Return what a resident trial said when it was ready."""

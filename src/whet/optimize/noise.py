@@ -2,7 +2,9 @@
 
 A block is disturbed when the hypervisor took CPU time away, when other processes used the cores, or when the quota
 stopped us. Where neighbours are always there, "disturbed" means more than usual: otherwise nothing could be measured
-at all. At most half of all blocks are discarded; the share is part of the evidence.
+at all. A discarded block is repeated once, and the repeat counts whatever happened: so at most half of all blocks, and
+of any plan's blocks, are discarded, and every plan has a block in every round. The share is part of the evidence, and
+so is the number of disturbed blocks that had to count.
 """
 
 import os
@@ -20,7 +22,6 @@ OTHERS = 0.15
 """Share of the budget's CPU time other processes may use before a block is disturbed."""
 MORE_THAN_USUAL = 1.5
 """Where others are always there: this many times the median of the blocks so far is disturbed."""
-MOST_DISCARDED = 0.5
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -91,11 +92,13 @@ class Judge:
         seen: others' shares of the blocks so far.
         kept: blocks that count.
         discarded: blocks that do not.
+        forced: blocks that count though they were disturbed, because their repeat was disturbed as well.
     """
 
     seen: list[float] = field(default_factory=list)
     kept: int = 0
     discarded: int = 0
+    forced: int = 0
 
     @property
     def discarded_share(self) -> float:
@@ -103,8 +106,18 @@ class Judge:
         total = self.kept + self.discarded
         return self.discarded / total if total else 0.0
 
-    def keeps(self, block: Disturbance) -> bool:
-        """Tell whether a block counts, and count it."""
+    @property
+    def words(self) -> str:
+        """What to say of the machine, or the empty string when it was quiet enough."""
+        if not self.forced:
+            return ""
+        return (
+            f"{self.forced} of {self.kept} blocks count though the machine was disturbed: their repeats were disturbed "
+            "as well, and no more than half of the blocks may be discarded"
+        )
+
+    def keeps(self, block: Disturbance, *, repeat: bool = False) -> bool:
+        """Tell whether a block counts, and count it; a ``repeat`` of a discarded block always does."""
         usual = statistics.median(self.seen) if len(self.seen) >= 5 else 0.0
         self.seen.append(block.others or 0.0)
         disturbed = (
@@ -112,9 +125,9 @@ class Judge:
             or (block.others or 0.0) > max(OTHERS, MORE_THAN_USUAL * usual)
             or block.throttled_ms > 0
         )
-        # One more discarded block must leave at least as many kept ones.
-        if disturbed and self.discarded + 1 <= MOST_DISCARDED * (self.kept + self.discarded + 1):
+        if disturbed and not repeat:
             self.discarded += 1
             return False
+        self.forced += disturbed
         self.kept += 1
         return True

@@ -15,6 +15,7 @@ from whet.optimize.accuracy import choose_metric
 from whet.optimize.data import Dataset, Split, open_data, split, synthetic
 from whet.optimize.journal import Journal, Key
 from whet.optimize.lab import Lab
+from whet.optimize.lessons import ordered
 from whet.optimize.pool import Pool, materialise
 from whet.optimize.probe import capabilities
 from whet.optimize.request import OptimizeRequest, Progress, Status
@@ -39,6 +40,8 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
     def say(words: str) -> None:
         progress(Status("prepare", 0, 0, "", clock.left_s, words))
 
+    if request.assumed:
+        progress(Status("targets", 0, 0, "", clock.left_s, ", ".join(request.assumed)))
     say(f"importing {request.model.name}")
     host = _limited(read_host(), request)
     artifact = import_model(request.model, request.options, work / "artifacts")
@@ -52,7 +55,9 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
     lab = Lab(bench, data.measure.folder, artifacts, host.budget.cores, random.Random(request.seed))  # noqa: S311
     journal = _journal(request, artifact, host, work, {name: able.version for name, able in runtimes.items()})
     block_s = min(0.6, max(0.25, request.budget_s / 250))
-    lab.note = lambda kind, document: journal.add(kind, document, plan=str(document.get("plan", "")))
+    lab.note = lambda kind, document: journal.add(
+        kind, document, artifact=str(document.get("artifact", "")), plan=str(document.get("plan", ""))
+    )
     state = State(
         request=request,
         host=host,
@@ -72,7 +77,10 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         expected=max(12, int(request.budget_s / 2.5)),
     )
+    fields, objective = host.fingerprint_fields, request.targets.objective
+    state.lessons = ordered(journal.everywhere("lesson"), fields, artifact.sha256, objective)
     state.allowed.add((artifact.sha256, "f32"))
+    state.service["assumed"] = list(request.assumed)
     journal.add("request", {"model": str(request.model), "targets": request.targets, "seed": request.seed})
     return state
 
@@ -146,4 +154,7 @@ def _journal(request: OptimizeRequest, artifact: Artifact, host: Host, work: Pat
     """Open the journal; what was measured under other versions or another load has another key."""
     load = {"service": request.service, "objective": request.targets.objective, "cores": host.budget.cores}
     same = hashlib.sha256(msgspec.json.encode((versions, load), order="sorted")).hexdigest()[:12]
-    return Journal(work / "journal.sqlite", Key(run=artifact.sha256[:12], host=host.fingerprint, versions=same))
+    path = (request.journal or work) / "journal.sqlite"
+    journal = Journal(path, Key(run="", host=host.fingerprint, versions=same))
+    journal.begin(artifact.sha256, resume=request.resume)
+    return journal

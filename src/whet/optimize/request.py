@@ -1,5 +1,6 @@
 """What ``whet optimize`` is asked for, what it answers, and how it tells of its progress."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,9 @@ class OptimizeRequest:
         resume: go on where an interrupted run of the same job stopped.
         calibration: samples to calibrate with, at most.
         evaluation: samples to judge accuracy on, at most.
+        journal: folder of a journal that several jobs share: each starts from what is known of the host. None keeps it
+            beside the bundle, for this job alone.
+        assumed: targets that nobody gave and the kind of service suggested, in words.
     """
 
     model: Path
@@ -56,6 +60,8 @@ class OptimizeRequest:
     resume: bool = False
     calibration: int = 300
     evaluation: int = 2000
+    journal: Path | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def max_drop(self) -> float:
@@ -72,31 +78,36 @@ class OptimizeRequest:
         if (self.data is None) == (self.synthetic is None):
             said = "neither was" if self.data is None else "both were"
             raise UsageError(f"samples come from --data or from --synthetic N, and {said} given; give one of them")
-        if self.budget_s < LEAST_BUDGET_S:
+        if not self.budget_s >= LEAST_BUDGET_S:
             raise UsageError(
                 f"budget is {self.budget_s:g} s; nothing can be measured in less than {LEAST_BUDGET_S:g} s"
             )
-        positive = {
-            "p99-ms": targets.p99_ms,
-            "p50-ms": targets.p50_ms,
-            "min-qps": targets.min_qps,
-            "max-cores": targets.max_cores,
-            "max-rss-mb": targets.max_rss_mb,
-            "max-load-ms": targets.max_load_ms,
-        }
-        for name, value in positive.items():
-            if value is not None and value <= 0:
-                raise UsageError(f"--{name} is {value:g}; it must be above 0")
-        if targets.p50_ms is not None and targets.p99_ms is not None and targets.p50_ms > targets.p99_ms:
-            raise UsageError(f"--p50-ms {targets.p50_ms:g} is above --p99-ms {targets.p99_ms:g}; a median never is")
-        if targets.max_drop is not None and not 0 <= targets.max_drop < 1:
-            raise UsageError(
-                f"--max-drop is {targets.max_drop:g}; it is absolute, from 0 to below 1: 0.01 is one point"
-            )
-        if targets.objective == "cores" and targets.min_qps is None:
-            raise UsageError("objective 'cores' asks for the fewest cores that carry a load; say which: --min-qps")
+        check_targets(self.targets)
+        if targets.min_accuracy is not None and self.synthetic is not None and not self.allow_synthetic_calibration:
+            raise UsageError("--min-accuracy needs --data: on noise no accuracy can be judged")
         if self.allow_synthetic_calibration and self.data is not None:
             raise UsageError("--allow-synthetic-calibration goes with --synthetic; real --data needs no permission")
+
+
+def check_targets(targets: Targets) -> None:
+    """Refuse targets that contradict each other, or that nothing can reach.
+
+    Raises:
+        UsageError: names the flag, its value, the bound and the remedy.
+    """
+    for name in ("p99_ms", "p50_ms", "min_qps", "max_cores", "max_rss_mb", "max_load_ms"):
+        value = getattr(targets, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} is {value:g}; it must be a number above 0")
+    if targets.p50_ms is not None and targets.p99_ms is not None and targets.p50_ms > targets.p99_ms:
+        raise UsageError(f"--p50-ms {targets.p50_ms:g} is above --p99-ms {targets.p99_ms:g}; a median never is")
+    if targets.max_drop is not None and not 0 <= targets.max_drop < 1:
+        raise UsageError(f"--max-drop is {targets.max_drop:g}; it is absolute, from 0 to below 1: 0.01 is one point")
+    share = ":" not in targets.metric  # the built-in metrics are shares; one of the user's may have any scale
+    if targets.min_accuracy is not None and share and not 0 <= targets.min_accuracy <= 1:
+        raise UsageError(f"--min-accuracy is {targets.min_accuracy:g}; built-in metrics lie between 0 and 1")
+    if targets.objective == "cores" and targets.min_qps is None:
+        raise UsageError("objective 'cores' asks for the fewest cores that carry a load; say which: --min-qps")
 
 
 @dataclass(frozen=True, slots=True)

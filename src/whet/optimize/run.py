@@ -7,17 +7,19 @@ can say what each was worth. The time budget covers all of it; every phase may s
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from whet.errors import OutputError
 from whet.models.bundle import Bundle, PlanRecord, is_bundle, write_bundle
-from whet.optimize import baselines, climb, evidence, finals, stages
+from whet.optimize import baselines, climb, evidence, finals, lessons, stages
+from whet.optimize.journal import Journal
 from whet.optimize.prepare import prepare
 from whet.optimize.request import OptimizeRequest, Outcome, Progress, silent
 from whet.optimize.state import Clock, State
-from whet.stats import Interval, paired_ratio
+from whet.stats import Interval
 
 DONE, NOT_MET, INTERRUPTED = 0, 1, 130
 
@@ -57,9 +59,9 @@ def optimize(request: OptimizeRequest, progress: Progress = silent) -> Outcome:
 
 def search(state: State) -> None:
     """Fill the state with measurements, from the baselines to the plan that is chosen."""
+    stages.resume(state)
     state.baselines = baselines.define(state)
     stages.baselines(state)
-    stages.resume(state)
     for level in ("system", "application"):
         stages.level(state, level, stages.seconds_for(state, level))
     stages.classify(state)
@@ -72,7 +74,7 @@ def search(state: State) -> None:
 def conclude(state: State, *, interrupted: bool) -> Outcome:
     """Choose what can be chosen, write the bundle and its evidence, and say how it ended."""
     if state.chosen is None:
-        state.chosen = finals.best_so_far(state)
+        state.chosen = finals.best_so_far(state) or stages.nearest(state)
     if state.chosen is None:
         if interrupted:
             return Outcome(None, evidence.document(state), INTERRUPTED, "interrupted before anything could be measured")
@@ -82,14 +84,21 @@ def conclude(state: State, *, interrupted: bool) -> Outcome:
     document = evidence.document(state)
     document["targets_met"] = None if interrupted else not missed
     document["missed"] = missed
+    lessons.learn(state)
+    state.journal.add("end", {"chosen": state.chosen.plan.id, "targets_met": document["targets_met"]})
     bundle = _write(state, document)
-    said = verdict(document)
+    said = verdict(document) + lost(state.journal)
     if interrupted:
         return Outcome(bundle, document, INTERRUPTED, f"interrupted; the best so far is kept: {said}")
     if missed:
         words = f"targets not met: {'; '.join(missed)}. The nearest plan is in {state.request.out}: {said}"
         return Outcome(bundle, document, NOT_MET, words)
     return Outcome(bundle, document, DONE, said)
+
+
+def lost(journal: Journal) -> str:
+    """Return what to say of events that a full disk did not take, or the empty string."""
+    return f"; {journal.lost} events are missing from the journal, the disk was full" if journal.lost else ""
 
 
 def verdict(document: dict[str, object]) -> str:
@@ -104,13 +113,9 @@ def verdict(document: dict[str, object]) -> str:
 
 
 def _noise_floor(state: State) -> Interval | None:
-    """Return the ratio of the chosen plan's neighbouring blocks: what no difference at all looks like here."""
-    assert state.chosen is not None
-    speeds = [block.throughput_per_s for block in state.record(state.chosen).kept]
-    if len(speeds) < 4:
-        return None
-    half = len(speeds) // 2 * 2
-    return paired_ratio(speeds[0:half:2], speeds[1:half:2], seed=state.request.seed)
+    """Return the ratio of the incumbent to its twin in the finals: what no difference at all looks like here."""
+    twin = next((record.case for record in state.lab.records.values() if record.case.twin), None)
+    return finals.compare(state, replace(twin, twin=False), twin) if twin is not None else None
 
 
 def _write(state: State, document: dict[str, object]) -> Bundle:

@@ -4,17 +4,16 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from whet.errors import PlanRefused, WhetError
 from whet.optimize.baselines import measure as measure_baselines
 from whet.optimize.lab import Case, Record, capacity
-from whet.optimize.noise import Disturbance
+from whet.optimize.lessons import proposed
+from whet.optimize.recall import read_past
 from whet.optimize.search import Candidate, Told
 from whet.optimize.space import Level, Room, build, simplicity
 from whet.optimize.state import State
 from whet.optimize.trial_words import Measured
-from whet.plan import Plan
+from whet.plan import Plan, Targets
 
 SHARES: dict[str, float] = {"system": 0.26, "application": 0.38, "algorithm": 0.7}
 """Share of the whole budget that is spent when a level ends; what one leaves over, the next may use."""
@@ -96,8 +95,11 @@ def level(state: State, name: Level, seconds: float) -> None:
     plans = [plan for plan in state.space.at(name) if _searchable(state, plan)]
     candidates = [Candidate(plan.id, state.space.features(plan), simplicity(plan)) for plan in plans]
     by_id = {plan.id: plan for plan in plans}
-    seeds = [key for key in _seeds(state, name, plans) if key in by_id]
-    state.racing.extend(candidates, seconds, seeds, must=MUST[name])
+    taught = [plan.id for plan in proposed(state.lessons, name, state.space, plans)]
+    seeds = [key for key in (*taught, *_seeds(state, name, plans)) if key in by_id]
+    state.racing.extend(candidates, seconds, seeds, must=MUST[name] + len(taught))
+    for plan in plans:
+        known(state, plan)
     plan_of = {**{key: record.case.plan for key, record in state.lab.records.items()}, **by_id}
     while (asked := state.racing.ask()) is not None:
         cases = [case_of(state, plan_of[key]) for key in asked.keys]
@@ -120,20 +122,23 @@ def seconds_for(state: State, name: Level) -> float:
 def measured_round(state: State, cases: Sequence[Case], blocks: int) -> list[Record]:
     """Measure a round and hold the candidates to the limits that need no statistics."""
     records = list(state.lab.round(cases, blocks, state.block_s).values())
-    targets = state.request.targets
     for record in records:
-        if record.ready is None or record.failure:
-            continue
-        rss = max((block.rss_mb for block in record.kept), default=record.ready.rss_mb)
-        if targets.max_rss_mb is not None and rss > targets.max_rss_mb:
-            record.failure, record.refused = f"takes {rss:.0f} MB, above --max-rss-mb {targets.max_rss_mb:g}", True
-        elif targets.max_load_ms is not None and record.ready.load_ms > targets.max_load_ms:
-            took = record.ready.load_ms
-            record.failure, record.refused = (
-                f"loads in {took:.0f} ms, above --max-load-ms {targets.max_load_ms:g}",
-                True,
-            )
+        hold_to_limits(record, state.request.targets)
     return records
+
+
+def hold_to_limits(record: Record, targets: Targets) -> None:
+    """Refuse what takes more memory, or longer to load, than the targets allow; how far over it is stays on record."""
+    if record.ready is None or record.failure:
+        return
+    rss = max((block.rss_mb for block in record.kept), default=record.ready.rss_mb)
+    for took, most, said in (
+        (rss, targets.max_rss_mb, f"takes {rss:.0f} MB, above --max-rss-mb"),
+        (record.ready.load_ms, targets.max_load_ms, f"loads in {record.ready.load_ms:.0f} ms, above --max-load-ms"),
+    ):
+        if most is not None and took > most:
+            record.failure, record.refused, record.over = f"{said} {most:g}", True, took / most
+            return
 
 
 def told(state: State, record: Record, blocks: int) -> Told:
@@ -235,29 +240,34 @@ def _why_batching_pays(state: State, gain: float) -> tuple[str, str]:
 
 
 def resume(state: State) -> None:
-    """Take up what an interrupted run of the same job had measured: nothing is measured twice to search on."""
+    """Take up what an interrupted run of the same job had measured."""
     if not state.request.resume:
         return
-    plans = {plan.id: plan for plan in state.space.plans}
-    scores: dict[str, dict[int, float]] = {}
-    for event in state.journal.events("block", run=state.journal.key.run):
-        document, plan = event.document, plans.get(event.plan)
-        if plan is None or not document["kept"] or document["case"] != plan.id:
-            continue
-        measured = msgspec.convert(document["measured"], Measured, strict=False)
-        record = state.lab.record(case_of(state, plan))
-        record.blocks.append(measured)
-        record.numbers.append(document["number"])
-        record.counters.append(msgspec.convert(document["counters"], Disturbance))
-        value = score(state, plan, measured)
-        if value > 0:
-            scores.setdefault(plan.id, {})[document["number"]] = math.log(value)
-    ledger = state.racing.ledger
-    for key, values in scores.items():
-        ledger.candidates[key] = Candidate(key, state.space.features(plans[key]), simplicity(plans[key]))
-        ledger.scores[key] = values
-    last = max((number for values in scores.values() for number in values), default=-1)
-    ledger.block = state.lab.next_block = max(state.lab.next_block, last + 1)
+    state.past = read_past(state.journal)
+    state.racing.ledger.block = state.lab.next_block = state.past.next_block
+
+
+def known(state: State, plan: Plan) -> None:
+    """Tell the strategy what an interrupted run found of a plan."""
+    case, ledger = case_of(state, plan), state.racing.ledger
+    record = Record(case)
+    if not state.past.take(case, record):
+        return
+    state.lab.records[case.key] = record
+    hold_to_limits(record, state.request.targets)
+    if record.failure:
+        ledger.failed.add(plan.id)
+        return
+    pairs = zip(record.numbers, record.blocks, strict=True)
+    scores = {number: score(state, plan, block) for number, block in pairs if block is not None}
+    ledger.scores[plan.id] = {number: math.log(value) for number, value in scores.items() if value > 0}
+
+
+def nearest(state: State) -> Case | None:
+    """Return the measured case that breaks a limit of the targets by least, where none holds them all."""
+    searched = [record for key, record in state.lab.records.items() if key in state.stage_of]
+    over = [record for record in searched if record.over and record.kept]
+    return min(over, key=lambda record: record.over).case if over else None
 
 
 def nothing_measured(state: State) -> WhetError:

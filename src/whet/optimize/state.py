@@ -1,6 +1,7 @@
 """What a running search knows. One object, passed along; the phases fill it in."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from whet.optimize.data import Dataset, Split
 from whet.optimize.journal import Journal
 from whet.optimize.lab import Case, Lab, Record
 from whet.optimize.pool import Pool
+from whet.optimize.recall import Past
 from whet.optimize.request import OptimizeRequest, Progress, Status
 from whet.optimize.search import Racing
 from whet.optimize.space import Refusal, Space, Variant
@@ -152,6 +154,10 @@ class State:
     """How the compression ladders were climbed, in order."""
     refused: list[Refusal] = field(default_factory=list)
     service: dict[str, Any] = field(default_factory=dict)
+    past: Past = field(default_factory=Past)
+    """What an interrupted run of the same job had measured."""
+    lessons: list[Mapping[str, Any]] = field(default_factory=list)
+    """What other searches found best on this host or its like, most telling first."""
     block_s: float = 0.5
     finals_from: int | None = None
     finalists: list[Case] = field(default_factory=list)
