@@ -1,5 +1,6 @@
 """Whole searches, small and real: a net that classifies, its pictures, a bundle that serves what was measured."""
 
+import contextlib
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from small_nets import pictures, write_net
 from whet.errors import DataError, InputError, OutputError, UsageError, WhetError
 from whet.models.artifact import hash_path
 from whet.models.bundle import read_bundle
+from whet.optimize.journal import Journal, Key
+from whet.optimize.lessons import ordered
 from whet.optimize.request import OptimizeRequest
 from whet.optimize.run import optimize
 from whet.plan import Targets
@@ -84,7 +87,7 @@ def test_a_model_and_data_become_a_bundle_with_its_proof(net, data, tmp_path):
         assert stored["chosen"]["accuracy"]["verdict"] == "within the floor"
     assert stored["noise"]["discarded_share"] <= 0.5
     phases = list(dict.fromkeys(status.phase for status in seen))
-    assert phases[:3] == ["prepare", "baselines", "system"]
+    assert phases[:4] == ["prepare", "baselines", "service", "system"]
     assert {"compress", "accuracy", "finals"} <= set(phases)
 
 
@@ -114,6 +117,60 @@ def test_noise_ships_nothing_but_f32_and_targets_nobody_meets_leave_the_nearest_
     assert "the cores would be needed" in outcome.message
     assert outcome.result["targets_met"] is False
     assert read_bundle(tmp_path / "b").plans[0].measured["targets_met"] is False
+
+
+@pytest.fixture(scope="module")
+def fewest(net, data, tmp_path_factory):
+    """A search for the fewest cores, with a metric that raises, in a shared journal: one run, looked at from three sides.
+
+    Returns:
+        The outcome and the journal's folder.
+    """
+    folder = tmp_path_factory.mktemp("fewest")
+    (folder / "whet_raising_metric.py").write_text(
+        "def bad(outputs, label):\n    raise ZeroDivisionError('no items')\n"
+    )
+    targets = Targets(objective="cores", min_qps=20, p99_ms=500, metric="whet_raising_metric:bad")
+    with contextlib.chdir(folder):
+        request = OptimizeRequest(
+            model=net, out=folder / "b", data=str(data), budget_s=14, targets=targets, journal=folder / "shared"
+        )
+        return optimize(request), folder / "shared"
+
+
+@pytest.mark.slow
+def test_the_fewest_cores_that_carry_the_load_are_chosen(fewest):
+    outcome, _ = fewest
+    assert outcome.exit_code == 0, outcome.message
+    plan = outcome.bundle.plans[0].plan
+    assert plan.compute_threads == 1
+    assert outcome.result["chosen"]["trial"]["throughput_per_s"]["value"] >= 20
+
+
+@pytest.mark.slow
+def test_a_metric_that_raises_costs_its_candidates_and_the_search_goes_on(fewest):
+    outcome, _ = fewest
+    reasons = [one["reason"] for one in outcome.result["refused"]]
+    assert [one for one in reasons if "ZeroDivisionError: no items" in one]
+    assert (outcome.bundle.plans[0].plan.artifact, outcome.bundle.plans[0].plan.precision) == (
+        outcome.result["model"]["artifact"],
+        "f32",
+    )
+
+
+@pytest.mark.slow
+def test_a_shared_journal_teaches_the_next_search_where_to_begin(fewest):
+    outcome, folder = fewest
+    journal = Journal(folder / "journal.sqlite", Key("", "", ""))
+    events = journal.everywhere("lesson")
+    journal.close()
+    host = {
+        name: outcome.result["host"][name] for name in ("arch", "vendor", "model", "isa", "cores", "physical", "smt")
+    }
+    host |= {name: outcome.result["host"][name] for name in ("sockets", "nodes", "l3_bytes", "l3_cores")}
+    lessons = ordered(events, host, "another model", "cores")
+    assert {"system", "application"} <= {one["level"] for one in lessons}
+    assert ordered(events, host, "another model", "latency") == []
 
 
 def started(arguments, cwd):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speed_surface import F32, INT8, ONNXRUNTIME, OPENVINO, space
 
-from whet.optimize.space import LADDERS, Room, Variant, build, label, shapes, simplicity
+from whet.optimize.space import AFFINITY, BLOCKTIMES_MS, LADDERS, Room, Variant, build, label, shapes, simplicity
 from whet.plan import Targets
 
 RUNTIMES = {"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME}
@@ -120,3 +120,58 @@ def test_variants_of_the_same_service_compete():
     pruned = Variant("c" * 64, "pruned30", "onnx", parent=False)
     found = build([F32, INT8, pruned], RUNTIMES, Room(4, 4), Targets())
     assert {plan.artifact for plan in found.plans} == {"a" * 64, "b" * 64, "c" * 64}
+
+
+TORCH = replace(
+    ONNXRUNTIME,
+    formats=frozenset({"pt2"}),
+    openmp=True,
+    options={"compile": ("none", "freeze"), "defaults": ("0", "1")},
+)
+NATIVE = Variant("d" * 64, "f32", "pt2", images=True, parent=False, native=True)
+
+
+def test_openmps_variables_are_an_axis_of_runtimes_that_compute_on_it():
+    found = build([NATIVE], {"torch": TORCH}, Room(2, 2, intel_openmp=True), Targets())
+    assert {plan.openmp.blocktime_ms for plan in found.plans if plan.openmp and plan.openmp.intel} == {
+        None, *BLOCKTIMES_MS
+    }  # fmt: skip
+    assert all(plan.openmp.threads == plan.threads for plan in found.plans if plan.openmp)
+    assert AFFINITY in {plan.openmp.affinity for plan in found.plans if plan.openmp}
+    assert all(found.level_of(plan) != "algorithm" for plan in found.plans)  # the same net as the parent
+    assert not any(plan.fused_preprocessing for plan in found.plans)  # its graph cannot hold the pictures' part
+
+
+def test_what_is_not_installed_is_no_axis_and_says_what_to_install():
+    found = build([NATIVE, F32], {"torch": TORCH, "openvino": OPENVINO}, Room(2, 2), Targets())
+    assert not [plan for plan in found.plans if plan.openmp and plan.openmp.intel]
+    assert {plan.allocator for plan in found.plans} == {"default"}
+    reasons = {one.what: one.reason for one in found.refused}
+    assert "pip install intel-openmp" in reasons["KMP_BLOCKTIME and KMP_AFFINITY"]
+    assert "libjemalloc2" in reasons["allocator jemalloc"]
+    assert "libtcmalloc-minimal4" in reasons["allocator tcmalloc"]
+    assert reasons["OpenMP variables with openvino"]
+
+
+@pytest.mark.parametrize("what", ["workers per NUMA node", "SMT", "layout in openvino"])
+def test_axes_with_one_value_say_why(what):
+    assert what in {one.what for one in space(2).refused}
+
+
+def test_allocators_that_are_installed_compete():
+    found = build([F32], RUNTIMES, Room(2, 2, allocators=("default", "jemalloc")), Targets())
+    assert {plan.allocator for plan in found.plans} == {"default", "jemalloc"}
+    assert "allocator jemalloc" not in {one.what for one in found.refused}
+
+
+def test_on_siblings_both_threads_of_a_core_and_one_alone_are_tried():
+    found = build([F32], RUNTIMES, Room(cores=4, physical=2), Targets())
+    assert {4, 2} <= {plan.compute_threads for plan in found.plans}
+    assert "SMT" not in {one.what for one in found.refused}
+
+
+def test_two_cores_with_everything_installed_stay_within_what_a_sweep_can_measure():
+    room = Room(2, 2, allocators=("default", "jemalloc", "tcmalloc"), intel_openmp=True)
+    found = build([F32, NATIVE], {**RUNTIMES, "torch": TORCH}, room, Targets())
+    assert 100 <= len(found.plans) <= 600
+    assert len({label(plan, found.variants[plan.artifact].label) for plan in found.plans}) == len(found.plans)

@@ -26,6 +26,8 @@ CEILINGS = (
 
 ALLOCATORS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc_minimal.so.4"}
 """Allocator -> the library that is preloaded."""
+PACKAGES = {"jemalloc": "libjemalloc2", "tcmalloc": "libtcmalloc-minimal4"}
+"""Allocator -> Debian's package of it."""
 OPENMP = "libiomp5.so"
 _LIBRARY_FOLDERS = (
     "/usr/lib/x86_64-linux-gnu",
@@ -117,7 +119,7 @@ def _allocator(name: str) -> Path:
         if (Path(folder) / library).exists():
             return Path(folder) / library
     raise EnvironmentLacks(
-        f"allocator {name} is not installed ({library}); on Debian: apt-get install {_PACKAGES[name]}"
+        f"allocator {name} is not installed ({library}); on Debian: apt-get install {PACKAGES[name]}"
     )
 
 
@@ -127,6 +129,3 @@ def _intel_openmp() -> Path:
     if path.exists():
         return path
     raise EnvironmentLacks(f"{OPENMP} is not installed in {sys.prefix}; install it: pip install intel-openmp")
-
-
-_PACKAGES = {"jemalloc": "libjemalloc2", "tcmalloc": "libtcmalloc-minimal4"}

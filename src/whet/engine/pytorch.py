@@ -44,7 +44,10 @@ class Torch:
             openmp=True,
             fuses_images=False,
             isa_ceilings=(),
-            options={"compile": ("none", "freeze")},
+            options={
+                "compile": ("none", "freeze"),
+                "defaults": ("0", "1"),  # what is compared with, never searched
+            },
             version=self.torch.__version__.split("+")[0],
         )
 
@@ -85,7 +88,8 @@ class TorchSession:
         self.outputs = artifact.outputs
         self.post = artifact.post
         self.bf16 = plan.precision == "bf16"
-        self.threads = min(plan.threads, len(os.sched_getaffinity(0)))
+        own = plan.option("defaults", "0") == "1"  # a baseline: the library's own choice
+        self.threads = None if own else min(plan.threads, len(os.sched_getaffinity(0)))
         self._ready = threading.local()
         self.enter()
         made = torch.get_num_threads()
@@ -101,7 +105,7 @@ class TorchSession:
 
     def enter(self) -> None:
         """Give the calling thread its number of compute threads: OpenMP keeps it by the thread that opens a region."""
-        if not hasattr(self._ready, "done"):
+        if self.threads is not None and not hasattr(self._ready, "done"):
             self.torch.set_num_threads(self.threads)
             self._ready.done = True
 

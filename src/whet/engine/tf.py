@@ -40,7 +40,10 @@ class TensorFlow:
             openmp=False,
             fuses_images=False,
             isa_ceilings=(),
-            options={"signature": ()},
+            options={
+                "signature": (),
+                "defaults": ("0", "1"),  # what is compared with, never searched
+            },
             version=self.tf.__version__,
         )
 
@@ -52,7 +55,8 @@ class TensorFlow:
         """
         refuse_illegal("TensorFlow", self.capabilities(), artifact, plan)
         threads = min(plan.compute_threads, len(os.sched_getaffinity(0)))
-        self._size_pools(threads, plan.streams)
+        if plan.option("defaults", "0") == "0":  # a baseline leaves the choice to the library
+            self._size_pools(threads, plan.streams)
         folder = artifact.path if artifact.path.is_dir() else artifact.folder
         try:
             loaded = self.tf.saved_model.load(str(folder))

@@ -22,6 +22,11 @@ BATCHES = (1, 8)
 CALLERS = (1, 2)
 TENSORFLOW = frozenset({"savedmodel", "tf-savedmodel", "tensorflow", "frozen", "tf_frozen", "saved_model"})
 TORCH = frozenset({"torchscript", "pt2", "torch"})
+OWN = {
+    "tensorflow": ("TensorFlow defaults", "the SavedModel's signature, default settings"),
+    "torch": ("PyTorch defaults", "the program as saved, default settings"),
+}
+"""Runtime -> name of its baseline, and how it is run."""
 
 
 def define(state: State) -> list[Baseline]:
@@ -98,16 +103,17 @@ def _original_onnx(state: State) -> Artifact | None:
     model = state.request.model
     if state.artifact.format != "onnx" or not model.is_file() or model.suffix.lower() != ".onnx":
         return None
-    return _as_given(state, model, "onnx")
+    return as_given(replace(state.artifact, images=(), post=()), model, "onnx", state.store)
 
 
-def _as_given(state: State, path: Path, kind: str) -> Artifact:
+def as_given(artifact: Artifact, path: Path, kind: str, store: Path) -> Artifact:
+    """Seal the user's own file as an artifact with the tensors, and the surroundings, of the imported one."""
     step = Lineage("as given", str(path), "none: the file as it is")
-    described = replace(state.artifact, model=path.name, format=kind, lineage=(step,), images=(), post=())
+    described = replace(artifact, model=path.name, format=kind, lineage=(step,))
     files = (
         [path, *(one for one in path.parent.glob(f"{path.name}*data") if one.is_file())] if path.is_file() else [path]
     )
-    return seal(described, files, state.store)
+    return seal(described, files, store)
 
 
 def _bare(state: State) -> Artifact:
@@ -138,24 +144,31 @@ def net_pool(state: State) -> Pool:
     return materialise(dataset, range(len(pool)), bare, folder)
 
 
+def own_framework(artifact: Artifact, model: Path) -> tuple[str, str] | None:
+    """Return the runtime that made a model, and the format it opens the user's file as; None where none can."""
+    kind = str(artifact.lineage[0].settings.get("format", "")) if artifact.lineage else ""
+    if kind in TENSORFLOW and model.is_dir():
+        return "tensorflow", "savedmodel"
+    if kind in TORCH or artifact.format in TORCH:
+        return "torch", "torchscript" if kind == "torchscript" else "pt2"
+    return None
+
+
 def _own(state: State) -> Baseline:
     """Return the model's own framework with default settings."""
-    kind = str(state.artifact.lineage[0].settings.get("format", "")) if state.artifact.lineage else ""
-    if kind in TENSORFLOW and state.request.model.is_dir():
-        name, what = "TensorFlow defaults", "the SavedModel's signature, default settings"
-        if "tensorflow" not in available_runtimes():
-            return Baseline(name, what, reason="tensorflow is not installed: pip install 'whet[tensorflow]' to compare")
-        return _baseline(
-            state, "tensorflow", name, what, _as_given(state, state.request.model, "savedmodel"), {"defaults": "1"}
-        )
-    if kind in TORCH or state.artifact.format in TORCH:
-        name, what = "PyTorch defaults", "the program as saved, default settings"
-        if "torch" not in available_runtimes():
-            return Baseline(name, what, reason="torch is not installed: pip install 'whet[torch]' to compare")
-        own = "torchscript" if kind == "torchscript" else "pt2"
-        return _baseline(state, "torch", name, what, _as_given(state, state.request.model, own), {"defaults": "1"})
-    words = f"a model given as {kind or state.artifact.format} cannot be run by the framework it was made with"
-    return Baseline("own framework defaults", "the framework the model was trained in", reason=words)
+    own = own_framework(state.artifact, state.request.model)
+    if own is None:
+        kind = str(state.artifact.lineage[0].settings.get("format", "")) if state.artifact.lineage else ""
+        words = f"a model given as {kind or state.artifact.format} cannot be run by the framework it was made with"
+        return Baseline("own framework defaults", "the framework the model was trained in", reason=words)
+    runtime, kind = own
+    name, what = OWN[runtime]
+    if runtime not in available_runtimes():
+        return Baseline(name, what, reason=f"{runtime} is not installed: pip install 'whet[{runtime}]' to compare")
+    bare = replace(state.artifact, images=(), post=())
+    return _baseline(
+        state, runtime, name, what, as_given(bare, state.request.model, kind, state.store), {"defaults": "1"}
+    )
 
 
 def forget(state: State) -> None:

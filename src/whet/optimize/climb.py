@@ -44,7 +44,7 @@ def climb(state: State) -> None:
         for what in ("bf16", "int8"):
             state.refuse(what, NO_DATA)
         return
-    for given in tuple(state.variants):
+    for given in tuple(one for one in state.variants if not one.native):
         Climber(state, gate, given).climb()
     build_space(state)
 

@@ -12,7 +12,8 @@ from whet.optimize.accuracy import Verdict
 from whet.optimize.advice import advice
 from whet.optimize.finals import compare
 from whet.optimize.lab import Case, Record, paired
-from whet.optimize.space import LEVELS, Level
+from whet.optimize.space import Level
+from whet.optimize.stages import STEPS
 from whet.optimize.state import Baseline, State
 from whet.plan import Plan
 from whet.stats import Interval, Samples, bootstrap, paired_ratio
@@ -296,7 +297,7 @@ def _ablation(state: State) -> list[dict[str, Any]]:
     if today is not None and today.best is not None:
         load = f"batch {today.best.rows}, callers {today.best.callers}"
         steps.append((f"today: {today.name} ({load})", "system", today.best))
-    levels = ((name, state.levels[name]) for name in LEVELS[:2] if name in state.levels)
+    levels = ((name, state.levels[step]) for step, name in STEPS[:-1] if step in state.levels)
     steps.extend((state.label(case.plan), name, case) for name, case in levels)
     steps.append((state.label(state.chosen.plan), "algorithm", state.chosen))
     rows: list[dict[str, Any]] = []

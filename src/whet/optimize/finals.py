@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def choose(state: State, cases: Sequence[Case]) -> Case | None:
     exact = next((case for case in able if _exact(state, case.plan)), None)
     if exact is not None:
         for case in [one for one in able if not _exact(state, one.plan)]:
-            ratio = compare(state, case, exact)
+            ratio = ahead(state, case, exact)
             if ratio is not None and ratio.low <= 1.0:
                 said = f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
                 state.refuse(state.label(case.plan), f"not measurably faster than the best f32 plan: {said}")
@@ -89,7 +90,7 @@ def choose(state: State, cases: Sequence[Case]) -> Case | None:
     for case in sorted(able, key=lambda one: (_rss(state, one) > 1.1 * _rss(state, best), simplicity(one.plan))):
         if case is best:
             return best
-        ratio = compare(state, case, best)
+        ratio = ahead(state, case, best)
         if ratio is not None and ratio.value >= 1 - SAME and not ratio.excludes(1.0):
             state.refuse(
                 state.label(best.plan), f"cannot be told apart from {state.label(case.plan)} here; the simpler wins"
@@ -142,6 +143,15 @@ def compare(state: State, a: Case, b: Case) -> Interval | None:
     """Return the paired ratio of throughputs of two cases in the finals, or None with fewer than two pairs."""
     one, two = paired(state.record(a), state.record(b), since=state.finals_from)
     return paired_ratio(one, two, seed=state.request.seed) if len(one) >= 2 else None
+
+
+def ahead(state: State, a: Case, b: Case) -> Interval | None:
+    """Return the same of their scores: of two that carry the load, the one on fewer cores is ahead, say."""
+    values = partial(score, state, a.plan), partial(score, state, b.plan)
+    one, two = paired(state.record(a), state.record(b), since=state.finals_from, values=values)
+    if len(one) < 2 or not all(one) or not all(two):
+        return None
+    return paired_ratio(one, two, seed=state.request.seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from whet.errors import DataError, OutputError, WhetError
+from whet.errors import OutputError, WhetError
 from whet.models.artifact import MANIFEST, seal
 from whet.optimize.accuracy import Verdict, judge
 from whet.optimize.state import State
@@ -30,13 +30,22 @@ class Gate:
         self.took_s = 0.0
 
     def parent_plan(self) -> Plan:
-        """Return the plan whose outputs are the reference: the best f32 plan so far, without switches."""
+        """Return the plan whose outputs are the reference: the best f32 plan so far of the model as imported.
+
+        Where no runtime of the search opens that, the user's own file in its framework stands for it.
+        """
         state = self.state
-        best = next((state.levels[one].plan for one in ("application", "system") if one in state.levels), None)
-        if best is not None:
-            return best.with_(artifact=state.artifact.sha256, precision="f32")
-        runtime = next(name for name, able in state.runtimes.items() if state.artifact.format in able.formats)
-        return Plan(state.artifact.sha256, runtime=runtime, threads=state.host.budget.cores)
+        seen = [state.levels[one].plan for one in ("application", "system") if one in state.levels]
+        seen += [state.lab.records[one.key].case.plan for one in state.racing.ranking()]
+        same = [state.artifact.sha256, *(one.artifact for one in state.variants if one.native)]
+        exact = [plan for artifact in same for plan in seen if (plan.artifact, plan.precision) == (artifact, "f32")]
+        if exact:
+            return exact[0]
+        formats = ((one, state.lab.artifacts[one].format) for one in same)
+        artifact, runtime = next(
+            (o, n) for o, form in formats for n, able in state.runtimes.items() if form in able.formats
+        )
+        return Plan(artifact, runtime=runtime, threads=state.host.budget.cores)
 
     def _judged(self, plan: Plan) -> Plan:
         """Return the plan on a net that answers every class: a ranking keeps the best few, and cannot be scored."""
@@ -105,7 +114,7 @@ class Gate:
         state = self.state
         try:
             verdict = self.judge(artifact, plan, label)
-        except (OutputError, DataError):
+        except OutputError:
             raise
         except WhetError as error:
             state.refuse(label, f"accuracy could not be judged: {error}")

@@ -162,7 +162,9 @@ class Lab:
             return None
 
     def _bench(self, plan: Plan) -> Bench:
-        return replace(self.bench, cpus=self.bench.cpus[: plan.compute_threads]) if self.narrow else self.bench
+        if not self.narrow or plan.option("defaults"):  # a library's defaults take what they find
+            return self.bench
+        return replace(self.bench, cpus=self.bench.cpus[: plan.compute_threads])
 
     def _settle(self, seat: str, trial: Trial | None) -> None:
         if trial is None:
@@ -319,16 +321,30 @@ class Lab:
         self._trials.clear()
 
 
-def paired(a: Record, b: Record, since: int | None = None) -> tuple[list[float], list[float]]:
-    """Return throughputs of two cases in the blocks both took part in, in order; from block ``since`` on."""
-    one, two = _by_number(a), _by_number(b)
+Value = Callable[[Measured], float]
+
+
+def throughput(block: Measured) -> float:
+    """Return samples a second of a block."""
+    return block.throughput_per_s
+
+
+def paired(
+    a: Record, b: Record, since: int | None = None, values: tuple[Value, Value] = (throughput, throughput)
+) -> tuple[list[float], list[float]]:
+    """Return values of two cases in the blocks both took part in, in order; from block ``since`` on.
+
+    Args:
+        a: one case.
+        b: the other.
+        since: number of the first block, or None for all.
+        values: what to take of a block of ``a`` and of ``b``; throughput unless said otherwise.
+    """
+    one, two = _by_number(a, values[0]), _by_number(b, values[1])
     both = sorted(number for number in one.keys() & two.keys() if since is None or number >= since)
     return [one[number] for number in both], [two[number] for number in both]
 
 
-def _by_number(record: Record) -> Mapping[int, float]:
-    return {
-        number: block.throughput_per_s
-        for number, block in zip(record.numbers, record.blocks, strict=True)
-        if block is not None
-    }
+def _by_number(record: Record, value: Value) -> Mapping[int, float]:
+    pairs = zip(record.numbers, record.blocks, strict=True)
+    return {number: value(block) for number, block in pairs if block is not None}

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import msgspec
 
+from whet.engine import available_runtimes
+from whet.engine.base import Capabilities
 from whet.host import Host, read_host
 from whet.models.artifact import Artifact
 from whet.models.importers import import_model
 from whet.optimize.accuracy import choose_metric
+from whet.optimize.baselines import as_given, own_framework
 from whet.optimize.data import Dataset, Split, open_data, split, synthetic
 from whet.optimize.journal import Journal, Key
 from whet.optimize.lab import Lab
@@ -20,14 +23,15 @@ from whet.optimize.pool import Pool, materialise
 from whet.optimize.probe import capabilities
 from whet.optimize.request import OptimizeRequest, Progress, Status
 from whet.optimize.search import Budget, Racing
-from whet.optimize.space import Room, Variant, build
+from whet.optimize.space import Variant, build
+from whet.optimize.stages import room_of
 from whet.optimize.state import Clock, Data, State
 from whet.optimize.trial import Bench
 
 MEASURE = 64
 """Samples that requests are drawn from: enough that no cache holds the answer, few enough to stay in memory."""
 SEARCHED = ("openvino", "onnxruntime")
-"""Runtimes that compete by default; a model's own framework is a baseline unless the user names it."""
+"""Runtimes that compete by default; the framework that made the model joins them where it is installed."""
 
 
 def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clock) -> State:
@@ -48,11 +52,17 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
     say("reading samples")
     data = _data(request, artifact, work)
     say("asking the runtimes")
-    runtimes, refused = capabilities(request.runtimes or SEARCHED)
+    own = own_framework(artifact, request.model)
+    runtimes, refused = capabilities(request.runtimes or (*SEARCHED, *_installed(own)))
     variants, artifacts = _variants(request, artifact, work)
-    space = build(variants, runtimes, _room(host, request), request.targets)
+    native = _native(request, artifact, own, runtimes, work)
+    if native is not None:
+        artifacts[native.sha256] = native
+        variants.append(replace(_variant(native, "f32"), parent=False, native=True, precisions=("f32",)))
+    space = build(variants, runtimes, room_of(host, request.service), request.targets)
     bench = Bench(host.budget.cpus, work, _memory(host))
     lab = Lab(bench, data.measure.folder, artifacts, host.budget.cores, random.Random(request.seed))  # noqa: S311
+    lab.narrow = request.targets.objective == "cores"
     journal = _journal(request, artifact, host, work, {name: able.version for name, able in runtimes.items()})
     block_s = min(0.6, max(0.25, request.budget_s / 250))
     lab.note = lambda kind, document: journal.add(
@@ -79,7 +89,7 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
     )
     fields, objective = host.fingerprint_fields, request.targets.objective
     state.lessons = ordered(journal.everywhere("lesson"), fields, artifact.sha256, objective)
-    state.allowed.add((artifact.sha256, "f32"))
+    state.allowed |= {(one.artifact, "f32") for one in variants if one.parent or one.native}
     state.service["assumed"] = list(request.assumed)
     journal.add("request", {"model": str(request.model), "targets": request.targets, "seed": request.seed})
     return state
@@ -87,10 +97,6 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
 
 def _limited(host: Host, request: OptimizeRequest) -> Host:
     return host.limited(cores=request.targets.max_cores) if request.targets.max_cores is not None else host
-
-
-def _room(host: Host, request: OptimizeRequest) -> Room:
-    return Room(host.budget.cores, host.budget.physical, host.nodes_needed(), service=request.service)
 
 
 def _memory(host: Host) -> int | None:
@@ -110,6 +116,26 @@ def _variants(request: OptimizeRequest, artifact: Artifact, work: Path) -> tuple
         artifacts[other.sha256] = other
         found.append(replace(_variant(other, label), parent=False))
     return found, artifacts
+
+
+def _installed(own: tuple[str, str] | None) -> tuple[str, ...]:
+    return (own[0],) if own is not None and own[0] in available_runtimes() else ()
+
+
+def _native(
+    request: OptimizeRequest,
+    artifact: Artifact,
+    own: tuple[str, str] | None,
+    runtimes: dict[str, Capabilities],
+    work: Path,
+) -> Artifact | None:
+    """Return the user's own file as an artifact of the framework that made it, to compete; None where it cannot."""
+    if own is None or own[0] not in runtimes or artifact.format == own[1]:
+        return None
+    if own[1] == "pt2":  # an exported program cannot be frozen
+        able = runtimes["torch"]
+        runtimes["torch"] = replace(able, options={**able.options, "compile": ("none",)})
+    return as_given(artifact, request.model, own[1], work / "artifacts")
 
 
 def _variant(artifact: Artifact, label: str) -> Variant:

@@ -14,7 +14,7 @@ import msgspec
 
 from whet.errors import OutputError
 from whet.models.bundle import Bundle, PlanRecord, is_bundle, write_bundle
-from whet.optimize import baselines, climb, evidence, finals, lessons, stages
+from whet.optimize import baselines, classify, climb, evidence, finals, lessons, stages, windows
 from whet.optimize.journal import Journal
 from whet.optimize.prepare import prepare
 from whet.optimize.request import OptimizeRequest, Outcome, Progress, silent
@@ -62,12 +62,15 @@ def search(state: State) -> None:
     stages.resume(state)
     state.baselines = baselines.define(state)
     stages.baselines(state)
+    classify.first(state)
     for level in ("system", "application"):
         stages.level(state, level, stages.seconds_for(state, level))
-    stages.classify(state)
+    classify.confirm(state)
     climb.climb(state)
     stages.level(state, "algorithm", stages.seconds_for(state, "algorithm"))
+    windows.propose(state)
     finals.hold(state)
+    windows.settle(state)
     finals.under_load(state)
 
 

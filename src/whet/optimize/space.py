@@ -6,17 +6,23 @@ Pure. Every axis is crossed with every other; what falls out says why and is cou
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from whet.engine.base import Capabilities
-from whet.plan import Plan, Targets
+from whet.engine.environment import ALLOCATORS, PACKAGES
+from whet.plan import OpenMP, Plan, Targets
 
 BATCHES = (1, 2, 4, 8, 16)
 LADDERS: dict[int, tuple[int, ...]] = {1: (1,), 2: (1, 2), 4: (1, 4), 8: (1, 2, 8), 16: (1, 4, 16)}
 """Sizes compiled for a largest batch: each at most four times the one before, so padding never wastes much more than
 half of a batch, and few enough that compiling and memory stay small."""
 WINDOWS_MS = (0.0, 2.0)
+BLOCKTIMES_MS = (0, 1, 10, 200)
+"""KMP_BLOCKTIME: how long a thread of Intel's OpenMP spins before it sleeps; 200 is the library's own choice."""
+AFFINITY = "granularity=fine,compact,1,0"
+"""KMP_AFFINITY as Intel recommends it for inference: neighbours on neighbouring cores, siblings last."""
+TOGETHER = "small effects that add up: tried one at a time"
 BF16_CEILINGS = frozenset({"AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10_1_512_AMX"})
 """Instruction-set ceilings that leave bf16 arithmetic in."""
 GAIN_OF_BATCHING = 4.0
@@ -39,6 +45,7 @@ class Variant:
         parent: it is the model as imported, whose float result is the reference.
         precisions: float precisions that may be tried with it.
         int8: it computes in int8, whose results depend on the instruction set (without VNNI, sums saturate).
+        native: it is the user's own file, run by the framework that made it; the same net as the parent.
     """
 
     artifact: str
@@ -50,6 +57,7 @@ class Variant:
     parent: bool = True
     precisions: tuple[str, ...] = ("f32",)
     int8: bool = False
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,7 @@ class Room:
         physical: physical cores in it.
         nodes: NUMA nodes in it.
         allocators: allocators that can be preloaded here, ``default`` among them.
+        intel_openmp: Intel's OpenMP can be preloaded here.
         service: ``online``, ``batch`` or ``stream``.
         sample_ms: measured time of one sample on the whole budget, milliseconds, or None before it is known.
     """
@@ -69,6 +78,7 @@ class Room:
     physical: int
     nodes: int = 1
     allocators: tuple[str, ...] = ("default",)
+    intel_openmp: bool = False
     service: str = "online"
     sample_ms: float | None = None
 
@@ -108,7 +118,8 @@ class Space:
 
     def level_of(self, plan: Plan) -> Level:
         """Return the highest level at which ``plan`` departs from f32, batch 1, as imported."""
-        if not self.variants[plan.artifact].parent or plan.precision != "f32":
+        variant = self.variants[plan.artifact]
+        if not (variant.parent or variant.native) or plan.precision != "f32":
             return "algorithm"
         if plan.max_batch > 1 or plan.dynamic_batch or plan.batch_window_ms or not plan.fused_preprocessing:
             return "application"
@@ -129,6 +140,7 @@ class Space:
             "fused": str(plan.fused_preprocessing),
             "isa": plan.isa_ceiling or "",
             "allocator": plan.allocator,
+            "openmp": openmp_words(plan.openmp),
             **dict(plan.options),
         }
 
@@ -145,7 +157,18 @@ def label(plan: Plan, variant: str) -> str:
     parts += [f"window {plan.batch_window_ms:g} ms"] if plan.batch_window_ms else []
     parts += [f"<={plan.isa_ceiling}"] if plan.isa_ceiling else []
     parts += [plan.allocator] if plan.allocator != "default" else []
+    parts += [openmp_words(plan.openmp)] if plan.openmp is not None else []
     return " ".join(parts + [f"{name}={value}" for name, value in plan.options])
+
+
+def openmp_words(openmp: OpenMP | None) -> str:
+    """Return OpenMP's variables as they are known to practitioners, or the empty string."""
+    if openmp is None:
+        return ""
+    words = [f"OMP_NUM_THREADS={openmp.threads}"]
+    words += ["libiomp5"] if openmp.intel else []
+    words += [f"KMP_BLOCKTIME={openmp.blocktime_ms}"] if openmp.blocktime_ms is not None else []
+    return " ".join(words + ([f"KMP_AFFINITY={openmp.affinity}"] if openmp.affinity else []))
 
 
 def shapes(room: Room, targets: Targets) -> list[tuple[int, int]]:
@@ -180,12 +203,22 @@ def build(variants: Sequence[Variant], runtimes: Mapping[str, Capabilities], roo
         for variant, (name, able) in itertools.product(variants, runtimes.items())
         for plan in _plans(variant, name, able, (room, targets), refusals)
     ]
-    if room.nodes > 1:
-        refusals[
-            "workers per NUMA node", "a trial measures one worker; placement gives each node one when it serves"
-        ] += 1
+    _refuse_everywhere(room, refusals)
     refused = tuple(Refusal(what, why, count) for (what, why), count in sorted(refusals.items()))
     return Space(tuple(sorted(plans, key=simplicity)), refused, {variant.artifact: variant for variant in variants})
+
+
+def _refuse_everywhere(room: Room, refusals: Counter[tuple[str, str]]) -> None:
+    """Write down the axes that have one value here, whatever the runtime."""
+    workers = "one NUMA node: a second worker would pack the weights again and split the batches; streams share both"
+    if room.nodes > 1:
+        workers = "a trial measures one worker; placement gives each node one when it serves"
+    refusals["workers per NUMA node", workers] += 1
+    if room.physical >= room.cores:
+        refusals["SMT", "the budget holds one hardware thread of each core: there is nothing to choose"] += 1
+    for name in ALLOCATORS:
+        if name not in room.allocators:
+            refusals[f"allocator {name}", f"not installed; on Debian: apt-get install {PACKAGES[name]}"] += 1
 
 
 def simplicity(plan: Plan) -> tuple[float, ...]:
@@ -196,6 +229,7 @@ def simplicity(plan: Plan) -> tuple[float, ...]:
             plan.dynamic_batch,
             not plan.fused_preprocessing,
             bool(plan.isa_ceiling),
+            plan.openmp is not None,
             plan.precision != "f32",
         )
     )
@@ -225,27 +259,28 @@ def _plans(
     switches = list(_switches(runtime, variant, able, room, refusals))
     axes = itertools.product(precisions, shapes(room, targets), _batching(variant, room, targets, refusals))
     for (precision, (streams, threads), (sizes, dynamic, window)), switch in itertools.product(axes, switches):
-        if switch["pinning"] and streams * threads < min(room.cores, room.physical):
+        openmp = switch["openmp"]
+        if (dynamic or window) and switch != switches[0]:
+            refusals["dynamic batches or a window with a switch", TOGETHER] += 1
+        elif switch["pinning"] and streams * threads < min(room.cores, room.physical):
             refusals["pinning part of the budget", "pinned threads cannot move off a busy core; the mask suffices"] += 1
-            continue
-        if variant.int8 and switch["isa_ceiling"] is not None:
+        elif variant.int8 and switch["isa_ceiling"] is not None:
             refusals["int8 below the host's instruction set", "sums may saturate there: accuracy was judged here"] += 1
-            continue
-        if precision == "bf16" and switch["isa_ceiling"] not in {None, *BF16_CEILINGS}:
+        elif precision == "bf16" and switch["isa_ceiling"] not in {None, *BF16_CEILINGS}:
             refusals["bf16 below its instruction set", "a ceiling without bf16 instructions cannot compute it"] += 1
-            continue
-        yield Plan(
-            artifact=variant.artifact,
-            runtime=runtime,
-            precision=precision,
-            streams=streams,
-            threads=threads,
-            batch_sizes=sizes,
-            dynamic_batch=dynamic,
-            batch_window_ms=window,
-            queue_bound=max(256, 16 * sizes[-1]),
-            **switch,
-        )
+        else:
+            yield Plan(
+                artifact=variant.artifact,
+                runtime=runtime,
+                precision=precision,
+                streams=streams,
+                threads=threads,
+                batch_sizes=sizes,
+                dynamic_batch=dynamic,
+                batch_window_ms=window,
+                queue_bound=max(256, 16 * sizes[-1]),
+                **{**switch, "openmp": None if openmp is None else replace(openmp, threads=threads)},
+            )
 
 
 def _batching(
@@ -287,24 +322,50 @@ def _switches(
     pinning = (False, True) if able.pinning else (False,)
     if not able.pinning:
         refusals[f"pinning in {runtime}", f"{runtime} does not pin its threads"] += 1
-    fused = (True, False) if variant.images and able.fuses_images else (True,)
+    fused: tuple[bool, ...] = (True,)
+    if variant.images:
+        fused = (True, False) if able.fuses_images else (False,)
+        refusals[
+            f"layout in {runtime}", "pictures reach the net in its own layout; turning them costs a copy each"
+        ] += 1
     ceilings: Iterable[str | None] = (None, *(one for one in able.isa_ceilings[:-1] if one != "SSE41"))
     # Options without values are free-form, and "defaults" hands every choice to the runtime: neither is a knob to turn.
     knobs = {name: values for name, values in sorted(able.options.items()) if values and name != "defaults"}
+    if "defaults" in able.options:
+        refusals[f"hints and defaults of {runtime}", "they set streams, threads and pins, which are axes here"] += 1
     options = [[(name, value) for value in values] for name, values in knobs.items()]
     first = {name: values[0] for name, values in knobs.items()}
-    for pin, fuse, ceiling, allocator, chosen in itertools.product(
-        pinning, fused, ceilings, room.allocators, itertools.product(*options)
+    for pin, fuse, ceiling, allocator, openmp, chosen in itertools.product(
+        pinning, fused, ceilings, room.allocators, _openmp(runtime, able, room, refusals), itertools.product(*options)
     ):
         # More than one switch off its default at a time is left out: their effects are small and add up.
-        off = (pin, not fuse, bool(ceiling), allocator != "default", *(first[name] != value for name, value in chosen))
+        off = (
+            *(pin, fuse != fused[0], bool(ceiling), allocator != "default", openmp is not None),
+            *(first[name] != value for name, value in chosen),
+        )
         if sum(off) > 1:
-            refusals[f"several switches of {runtime} at once", "small effects that add up: tried one at a time"] += 1
+            refusals[f"several switches of {runtime} at once", TOGETHER] += 1
             continue
         yield {
             "pinning": pin,
             "fused_preprocessing": fuse,
             "isa_ceiling": ceiling,
             "allocator": allocator,
+            "openmp": openmp,
             "options": tuple(item for item in chosen if item[1] != first[item[0]]),
         }
+
+
+def _openmp(
+    runtime: str, able: Capabilities, room: Room, refusals: Counter[tuple[str, str]]
+) -> tuple[OpenMP | None, ...]:
+    """Return the environments of OpenMP worth trying; the threads of each follow from the plan."""
+    if not able.openmp:
+        refusals[f"OpenMP variables with {runtime}", f"{runtime} does not compute on OpenMP threads"] += 1
+        return (None,)
+    if not room.intel_openmp:
+        missing = "they act on Intel's OpenMP alone, which is not installed: pip install intel-openmp"
+        refusals["KMP_BLOCKTIME and KMP_AFFINITY", missing] += 1
+        return (None, OpenMP(1))
+    spins = (OpenMP(1, intel=True, blocktime_ms=spin) for spin in BLOCKTIMES_MS)
+    return (None, OpenMP(1), *spins, OpenMP(1, intel=True, affinity=AFFINITY))

@@ -2,26 +2,36 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from whet.engine.environment import ALLOCATORS, can_preload
 from whet.errors import PlanRefused, WhetError
+from whet.host import Host
+from whet.optimize import classify
 from whet.optimize.baselines import measure as measure_baselines
 from whet.optimize.lab import Case, Record, capacity
 from whet.optimize.lessons import proposed
 from whet.optimize.recall import read_past
 from whet.optimize.search import Candidate, Told
-from whet.optimize.space import Level, Room, build, simplicity
+from whet.optimize.space import Level, Room, Variant, build, simplicity
 from whet.optimize.state import State
 from whet.optimize.trial_words import Measured
 from whet.plan import Plan, Targets
 
-SHARES: dict[str, float] = {"system": 0.26, "application": 0.38, "algorithm": 0.7}
-"""Share of the whole budget that is spent when a level ends; what one leaves over, the next may use."""
-
+ALGORITHM_SHARE = 0.7
+"""Share of the whole budget that is spent when the search ends; what one level leaves over, the next may use."""
+STEPS: tuple[tuple[str, Level], ...] = (
+    ("threads", "system"),
+    ("system", "system"),
+    ("batches", "application"),
+    ("application", "application"),
+    ("precision", "algorithm"),
+    ("algorithm", "algorithm"),
+)
+"""Steps of the waterfall after what is run today: its own runtime with its threads set, the best runtime, batches,
+preprocessing, precision, and the variants that were given."""
 MUST: dict[str, int] = {"system": 3, "application": 1, "algorithm": 4}
 """Seeds of a level that are measured even when the budget is short."""
-MEMORY_BOUND = 1.6
-"""Batching that gains more than this means that weights, or the cost of a call, are the limit, not arithmetic."""
 
 
 def case_of(state: State, plan: Plan) -> Case:
@@ -76,31 +86,39 @@ def baselines(state: State) -> None:
 
 def build_space(state: State, sample_ms: float | None = None) -> None:
     """Derive the legal plans from what is known by now."""
-    budget = state.host.budget
     known = sample_ms if sample_ms is not None else state.service.get("sample_ms")
     if known is not None:
         state.service["sample_ms"] = known
-    room = Room(
-        cores=budget.cores,
-        physical=budget.physical,
-        nodes=state.host.nodes_needed(),
-        service=state.request.service,
-        sample_ms=known,
-    )
+    room = room_of(state.host, state.request.service, known)
     state.space = build(state.variants, state.runtimes, room, state.request.targets)
+
+
+def room_of(host: Host, service: str, sample_ms: float | None = None) -> Room:
+    """Return what the host and the service leave to choose from."""
+    return Room(
+        cores=host.budget.cores,
+        physical=host.budget.physical,
+        nodes=host.nodes_needed(),
+        allocators=("default", *(name for name in ALLOCATORS if can_preload(name))),
+        intel_openmp=can_preload("libiomp5"),
+        service=service,
+        sample_ms=sample_ms,
+    )
 
 
 def level(state: State, name: Level, seconds: float) -> None:
     """Search one level, starting from the best of the level before; ``seconds`` is what it may spend."""
-    plans = [plan for plan in state.space.at(name) if _searchable(state, plan)]
-    candidates = [Candidate(plan.id, state.space.features(plan), simplicity(plan)) for plan in plans]
-    by_id = {plan.id: plan for plan in plans}
+    plans = [plan for plan in state.space.at(name) if searchable(state, plan)]
+    key_of = {plan.id: case_of(state, plan).key for plan in plans}
+    candidates = [_candidate(state, plan) for plan in plans]
     taught = [plan.id for plan in proposed(state.lessons, name, state.space, plans)]
-    seeds = [key for key in (*taught, *_seeds(state, name, plans)) if key in by_id]
-    state.racing.extend(candidates, seconds, seeds, must=MUST[name] + len(taught))
+    seeds = [key_of[plan] for plan in (*taught, *_seeds(state, name, plans)) if plan in key_of]
+    must = classify.order(state).must if name == "application" else MUST[name]
+    state.racing.extend(candidates, seconds, seeds, must=must + len(taught))
     for plan in plans:
         known(state, plan)
-    plan_of = {**{key: record.case.plan for key, record in state.lab.records.items()}, **by_id}
+    plan_of = {key: record.case.plan for key, record in state.lab.records.items()}
+    plan_of |= {key_of[plan.id]: plan for plan in plans}
     while (asked := state.racing.ask()) is not None:
         cases = [case_of(state, plan_of[key]) for key in asked.keys]
         state.say(name, ", ".join(state.label(case.plan) for case in cases[-3:]))
@@ -109,14 +127,38 @@ def level(state: State, name: Level, seconds: float) -> None:
         state.racing.tell([told(state, record, asked.blocks) for record in records], time.monotonic() - began)
         for case in cases:
             state.stage_of.setdefault(case.key, name)
-    ranking = state.racing.ranking()
-    if ranking:
-        state.levels[name] = state.lab.records[ranking[0].key].case
+    for step, case in _steps(state, name):
+        state.levels[step] = case
+
+
+def _steps(state: State, name: Level) -> Iterator[tuple[str, Case]]:
+    """Yield the best case of each step a level is made of, the whole level last."""
+    cases = [state.lab.records[one.key].case for one in state.racing.ranking()]
+    given = {variant.artifact for variant in state.variants if _given(state, variant)}
+    today = next((one.best.plan.runtime for one in state.baselines if one.best is not None), "")
+    steps: dict[str, tuple[str, Callable[[Plan], bool]]] = {
+        "system": ("threads", lambda plan: plan.runtime == today),
+        "application": ("batches", lambda plan: plan.fused_preprocessing),
+        "algorithm": ("precision", lambda plan: plan.artifact not in given),
+    }
+    step, belongs = steps[name]
+    best = next((case for case in cases if belongs(case.plan)), None)
+    if best is not None:
+        yield step, best
+    if cases:
+        yield name, cases[0]
+
+
+def _given(state: State, variant: Variant) -> bool:
+    """Tell whether a net is one of the variants the user gave, or was made of one."""
+    return any(variant.label == one or variant.label.startswith(f"{one}+") for one in state.request.variants)
 
 
 def seconds_for(state: State, name: Level) -> float:
     """Return what a level may spend: up to its share of the budget, and a tenth even when others ran late."""
-    return min(max(state.clock.until(SHARES[name]), 0.1 * state.clock.budget_s), 0.8 * state.clock.left_s)
+    order = classify.order(state)
+    shares = {"system": order.system, "application": order.application, "algorithm": ALGORITHM_SHARE}
+    return min(max(state.clock.until(shares[name]), 0.1 * state.clock.budget_s), 0.8 * state.clock.left_s)
 
 
 def measured_round(state: State, cases: Sequence[Case], blocks: int) -> list[Record]:
@@ -153,7 +195,12 @@ def told(state: State, record: Record, blocks: int) -> Told:
     return Told(record.case.key, tuple(found.values()))
 
 
-def _searchable(state: State, plan: Plan) -> bool:
+def _candidate(state: State, plan: Plan) -> Candidate:
+    """Return a plan as the strategy sees it; it is called as the case it is measured in."""
+    return Candidate(case_of(state, plan).key, state.space.features(plan), simplicity(plan))
+
+
+def searchable(state: State, plan: Plan) -> bool:
     """A window shows only where requests do not queue; precision must have passed the gate."""
     return not plan.batch_window_ms and (plan.artifact, plan.precision) in state.allowed
 
@@ -161,26 +208,26 @@ def _searchable(state: State, plan: Plan) -> bool:
 def _seeds(state: State, name: Level, plans: Sequence[Plan]) -> Iterable[str]:
     """Return the keys to begin a level with: what practitioners would try first."""
     plain = [plan for plan in plans if not plan.options and not plan.pinning and plan.isa_ceiling is None]
-    plain = [plan for plan in plain if plan.fused_preprocessing and plan.allocator == "default"]
+    plain = [plan for plan in plain if plan.openmp is None and not plan.batch_window_ms]
+    usual = {plan.runtime: plan.fused_preprocessing for plan in reversed(plans)}  # some runtimes cannot fuse
+    plain = [p for p in plain if p.fused_preprocessing == usual[p.runtime] and p.allocator == "default"]
     cores = max((plan.compute_threads for plan in plain), default=1)
     if name == "system":
         # What the runtimes' own defaults amount to is always among what is measured, OpenVINO's pins included: no
         # search may end below it.
         full = [plan for plan in plain if plan.compute_threads == cores and plan.streams in {1, cores}]
         pinned = [plan.with_(pinning=True) for plan in full if plan.runtime == "openvino" and plan.streams == cores]
-        order = sorted(full, key=lambda plan: (plan.runtime != "openvino", -plan.streams))
+        few = classify.latency_oriented(state) and state.service.get("bound") != "io"
+        order = sorted(full, key=lambda plan: (plan.runtime != "openvino", plan.streams if few else -plan.streams))
         return [plan.id for plan in (*order[:2], *pinned, *order[2:])]
     before = next((state.levels[one] for one in ("application", "system") if one in state.levels), None)
     if before is None:
         return []
     base = before.plan
     if name == "application":
-        larger = [
-            base.with_(batch_sizes=plan.batch_sizes, queue_bound=plan.queue_bound)
-            for plan in plain
-            if plan.max_batch == 8
-        ]
-        return [plan.id for plan in larger[:1]]
+        by_batch = {plan.max_batch: plan for plan in plain if not plan.dynamic_batch}
+        larger = [by_batch[batch] for batch in classify.order(state).batches if batch in by_batch]
+        return [base.with_(batch_sizes=one.batch_sizes, queue_bound=one.queue_bound).id for one in larger]
     return [plan.id for plan in _compressed(state, plain, base)]
 
 
@@ -195,48 +242,6 @@ def _compressed(state: State, plain: Sequence[Plan], base: Plan) -> list[Plan]:
             found.append(plan)
     made = [one.artifact for one in state.variants]
     return sorted(found, key=lambda plan: (plan.artifact == made[0], made.index(plan.artifact), plan.precision))
-
-
-def classify(state: State) -> None:
-    """Say what the service is bound by, from how it scaled over threads, streams and batch so far."""
-    speeds = {one.key: one.score for one in state.racing.ranking()}
-    plans = {key: state.lab.records[key].case.plan for key in speeds}
-    floats = {
-        key: plan for key, plan in plans.items() if (plan.artifact, plan.precision) == (state.artifact.sha256, "f32")
-    }
-    best_of = {
-        batch: max((speeds[key] for key, plan in floats.items() if (plan.max_batch > 1) == batch), default=None)
-        for batch in (False, True)
-    }
-    single, batched = best_of[False], best_of[True]
-    gain = None if single is None or batched is None else math.exp(batched - single)
-    latency = state.request.targets.objective == "latency" or state.request.service == "stream"
-    if gain is None:
-        bound, words = "unknown", "batches were not measured: whether weights or arithmetic limit it is unknown"
-    elif gain > MEMORY_BOUND:
-        bound, words = _why_batching_pays(state, gain)
-    else:
-        bound, words = "compute", f"batching gains {100 * (gain - 1):+.0f} %: arithmetic limits it"
-    state.service |= {
-        "kind": "latency-oriented" if latency else "throughput-oriented",
-        "bound": bound,
-        "batching_gain": gain,
-        "words": words,
-    }
-    state.journal.add("service", dict(state.service))
-
-
-def _why_batching_pays(state: State, gain: float) -> tuple[str, str]:
-    """Tell weights that are read anew for every sample from calls that cost more than what they compute."""
-    size = sum(path.stat().st_size for path in state.artifact.folder.iterdir() if path.is_file())
-    cache = state.host.fingerprint_fields.get("l3_bytes")
-    said = f"batching gains {100 * (gain - 1):.0f} %"
-    if isinstance(cache, int) and size > cache / 2:
-        return (
-            "memory",
-            f"{said} and the weights ({size / 1e6:.0f} MB) do not stay in the cache: reading them limits it",
-        )
-    return "queue", f"{said} though the weights ({size / 1e6:.1f} MB) stay in the cache: the cost of a call limits it"
 
 
 def resume(state: State) -> None:
@@ -256,11 +261,11 @@ def known(state: State, plan: Plan) -> None:
     state.lab.records[case.key] = record
     hold_to_limits(record, state.request.targets)
     if record.failure:
-        ledger.failed.add(plan.id)
+        ledger.failed.add(case.key)
         return
     pairs = zip(record.numbers, record.blocks, strict=True)
     scores = {number: score(state, plan, block) for number, block in pairs if block is not None}
-    ledger.scores[plan.id] = {number: math.log(value) for number, value in scores.items() if value > 0}
+    ledger.scores[case.key] = {number: math.log(value) for number, value in scores.items() if value > 0}
 
 
 def nearest(state: State) -> Case | None:

@@ -146,7 +146,7 @@ class State:
     """(artifact, float precision) that may ship: the parent in f32, and what passed the gate."""
     baselines: list[Baseline] = field(default_factory=list)
     levels: dict[str, Case] = field(default_factory=dict)
-    """The best case at the end of each level."""
+    """The best case at the end of each level, and of the steps it is made of (:data:`whet.optimize.stages.STEPS`)."""
     stage_of: dict[str, str] = field(default_factory=dict)
     """Level at which a case was first measured, by key."""
     verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
