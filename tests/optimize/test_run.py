@@ -121,7 +121,7 @@ def test_noise_ships_nothing_but_f32_and_targets_nobody_meets_leave_the_nearest_
 
 @pytest.fixture(scope="module")
 def fewest(net, data, tmp_path_factory):
-    """A search for the fewest cores, with a metric that raises, in a shared journal: one run, looked at from three sides.
+    """One search, looked at from three sides: for the fewest cores, with a metric that raises, in a shared journal.
 
     Returns:
         The outcome and the journal's folder.
@@ -164,10 +164,8 @@ def test_a_shared_journal_teaches_the_next_search_where_to_begin(fewest):
     journal = Journal(folder / "journal.sqlite", Key("", "", ""))
     events = journal.everywhere("lesson")
     journal.close()
-    host = {
-        name: outcome.result["host"][name] for name in ("arch", "vendor", "model", "isa", "cores", "physical", "smt")
-    }
-    host |= {name: outcome.result["host"][name] for name in ("sockets", "nodes", "l3_bytes", "l3_cores")}
+    fields = ("arch", "vendor", "model", "isa", "cores", "physical", "smt", "sockets", "nodes", "l3_bytes", "l3_cores")
+    host = {name: outcome.result["host"][name] for name in fields}
     lessons = ordered(events, host, "another model", "cores")
     assert {"system", "application"} <= {one["level"] for one in lessons}
     assert ordered(events, host, "another model", "latency") == []
