@@ -26,7 +26,7 @@ from whet.optimize.search import Budget, Racing
 from whet.optimize.space import Variant, build
 from whet.optimize.stages import room_of
 from whet.optimize.state import Clock, Data, State
-from whet.optimize.trial import Bench
+from whet.optimize.trial import START_S, Bench
 
 MEASURE = 64
 """Samples that requests are drawn from: enough that no cache holds the answer, few enough to stay in memory."""
@@ -60,7 +60,7 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
         artifacts[native.sha256] = native
         variants.append(replace(_variant(native, "f32"), parent=False, native=True, precisions=("f32",)))
     space = build(variants, runtimes, room_of(host, request.service), request.targets)
-    bench = Bench(host.budget.cpus, work, _memory(host))
+    bench = Bench(host.budget.cpus, work, _memory(host), min(START_S, max(15.0, 0.3 * request.budget_s)))
     lab = Lab(bench, data.measure.folder, artifacts, host.budget.cores, random.Random(request.seed))  # noqa: S311
     lab.narrow = request.targets.objective == "cores"
     journal = _journal(request, artifact, host, work, {name: able.version for name, able in runtimes.items()})

@@ -69,6 +69,7 @@ def search(state: State) -> None:
     climb.climb(state)
     stages.level(state, "algorithm", stages.seconds_for(state, "algorithm"))
     windows.propose(state)
+    stages.fit_finals(state, finals.LEAST_BLOCKS)
     finals.hold(state)
     windows.settle(state)
     finals.under_load(state)

@@ -20,6 +20,12 @@ from whet.plan import Plan, Targets
 
 ALGORITHM_SHARE = 0.7
 """Share of the whole budget that is spent when the search ends; what one level leaves over, the next may use."""
+FINALS_SHARE = 0.2
+"""Share of the budget that levels leave to the finals and the load, however late they are."""
+LOAD_OF_FINALS = 0.4
+"""Share of what is left after the search that restarts, the window and the open loop take."""
+FINALISTS_ABOUT, OVERHEAD_S, SHORTEST_S = 4, 0.12, 0.15
+"""Finalists and the twin that are no step of a level; seconds around a block; a block says nothing when shorter."""
 STEPS: tuple[tuple[str, Level], ...] = (
     ("threads", "system"),
     ("system", "system"),
@@ -157,8 +163,17 @@ def _given(state: State, variant: Variant) -> bool:
 def seconds_for(state: State, name: Level) -> float:
     """Return what a level may spend: up to its share of the budget, and a tenth even when others ran late."""
     order = classify.order(state)
+    reserve = FINALS_SHARE * state.clock.budget_s
     shares = {"system": order.system, "application": order.application, "algorithm": ALGORITHM_SHARE}
-    return min(max(state.clock.until(shares[name]), 0.1 * state.clock.budget_s), 0.8 * state.clock.left_s)
+    left = max(0.0, state.clock.left_s - reserve)
+    return min(max(state.clock.until(shares[name]), 0.1 * state.clock.budget_s), 0.8 * left)
+
+
+def fit_finals(state: State, blocks: int) -> None:
+    """Shorten blocks so that ``blocks`` rounds of the finals fit into what is left, down to :data:`SHORTEST_S`."""
+    cases = len(state.levels) + sum(one.best is not None for one in state.baselines) + FINALISTS_ABOUT
+    affordable = (1 - LOAD_OF_FINALS) * state.clock.left_s / (blocks * cases) - OVERHEAD_S
+    state.block_s = min(state.block_s, max(SHORTEST_S, affordable))
 
 
 def measured_round(state: State, cases: Sequence[Case], blocks: int) -> list[Record]:
