@@ -32,7 +32,7 @@ def state_of(tails: dict[float, float], targets: Targets):
     state = SimpleNamespace(
         request=SimpleNamespace(targets=targets, seed=0, service="online"),
         space=found,
-        levels={},
+        windowed=None,
         chosen=case,
         lab=Lab(tails),
         clock=Clock(20.0),

@@ -59,7 +59,7 @@ def command(model: str, as_json: bool, **values: Any) -> int:
     """
     from whet.cli.progress import Bar
     from whet.cli.show import emit_json
-    from whet.optimize.run import optimize
+    from whet.optimize.run import noise_words, optimize
 
     with Bar() as bar:
         outcome = optimize(_request(model, values), bar.show)
@@ -69,6 +69,8 @@ def command(model: str, as_json: bool, **values: Any) -> int:
         from whet.cli.result import show_result
 
         show_result(outcome.result)
+    if outcome.result:
+        click.echo(noise_words(outcome.result), err=True)
     where = f" The bundle is {outcome.bundle.folder}." if outcome.bundle else ""
     click.echo(f"{outcome.message}{where}", err=True)
     return int(outcome.exit_code)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -89,7 +90,8 @@ def conclude(state: State, *, interrupted: bool) -> Outcome:
     document["targets_met"] = None if interrupted else not missed
     document["missed"] = missed
     lessons.learn(state)
-    state.journal.add("end", {"chosen": state.chosen.plan.id, "targets_met": document["targets_met"]})
+    if not interrupted:
+        state.journal.add("end", {"chosen": state.chosen.plan.id, "targets_met": document["targets_met"]})
     bundle = _write(state, document)
     said = verdict(document) + lost(state.journal)
     if interrupted:
@@ -98,6 +100,18 @@ def conclude(state: State, *, interrupted: bool) -> Outcome:
         words = f"targets not met: {'; '.join(missed)}. The nearest plan is in {state.request.out}: {said}"
         return Outcome(bundle, document, NOT_MET, words)
     return Outcome(bundle, document, DONE, said)
+
+
+def noise_words(document: dict[str, Any]) -> str:
+    """Return how quiet the machine was: the best plan against its twin, and the share of blocks discarded."""
+    noise = document["noise"]
+    floor = noise["floor"]
+    twin = "not measured" if floor is None else f"{floor['value']:.3f}x [{floor['low']:.3f}, {floor['high']:.3f}]"
+    said = [
+        f"noise: the best plan against its twin {twin}",
+        f"{100 * noise['discarded_share']:.0f} % of blocks discarded",
+    ]
+    return "; ".join(said + ([noise["words"]] if noise["words"] else []))
 
 
 def lost(journal: Journal) -> str:

@@ -161,6 +161,8 @@ class State:
     block_s: float = 0.5
     finals_from: int | None = None
     finalists: list[Case] = field(default_factory=list)
+    windowed: Case | None = None
+    """The incumbent with a batch window: measured in the finals, chosen by its open loop alone."""
     chosen: Case | None = None
     rates: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Latency-bounded capacity by plan id."""

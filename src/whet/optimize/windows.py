@@ -31,12 +31,12 @@ def propose(state: State) -> None:
     if targets.p99_ms is None and targets.p50_ms is None:
         state.refuse("batch window", "it trades waiting for fuller batches, and no latency target says how much")
         return
-    state.levels["window"] = case_of(state, windowed[0])
+    state.windowed = case_of(state, windowed[0])
 
 
 def settle(state: State) -> None:
     """Choose the chosen plan's window: drive it with and without in an open loop, with the same arrivals in turn."""
-    with_window, chosen = state.levels.get("window"), state.chosen
+    with_window, chosen = state.windowed, state.chosen
     if with_window is None or chosen is None or with_window.plan.with_(batch_window_ms=0.0) != chosen.plan:
         return
     speeds = [block.throughput_per_s for block in state.record(chosen).kept]
