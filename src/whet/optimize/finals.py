@@ -41,9 +41,9 @@ def hold(state: State) -> None:
     if not state.finalists:
         return
     twin = replace(state.finalists[0], twin=True)  # the incumbent against itself
-    for case in (twin, state.windowed):
-        if case is not None:
-            cases.setdefault(case.key, case)
+    extra = [one for one in (twin, state.windowed) if one is not None]
+    for case in extra:
+        cases.setdefault(case.key, case)
     lab.most = max(lab.most, len(cases))
     state.finals_from = lab.next_block
     reserve = RESERVE_S + (RATE_SHARE * state.clock.budget_s)
