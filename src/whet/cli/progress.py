@@ -1,8 +1,13 @@
 """A progress bar for long work: what is done, the best so far, time left. Plain lines where there is no terminal."""
 
 import sys
+import time
 from types import TracebackType
 from typing import Any, Self
+
+
+QUIET_S = 10.0
+"""A log says again where a long phase stands after so long."""
 
 
 class Bar:
@@ -12,6 +17,7 @@ class Bar:
         self._progress: Any = None
         self._task: Any = None
         self._said = ""
+        self._at = time.monotonic()
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -40,8 +46,8 @@ class Bar:
             self._progress.update(
                 self._task, completed=status.done, total=max(status.total, status.done), phase=status.phase, rest=rest
             )
-        elif status.phase != self._said:  # a log: one line a phase
-            self._said = status.phase
+        elif status.phase != self._said or time.monotonic() - self._at > QUIET_S:  # a log: now and then a line
+            self._said, self._at = status.phase, time.monotonic()
             sys.stderr.write(f"{status.phase}: {status.done}/{status.total} trials, {left}. {best}{status.words}\n")
             sys.stderr.flush()
 
