@@ -5,7 +5,6 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-
 QUIET_S = 10.0
 """A log says again where a long phase stands after so long."""
 
