@@ -122,7 +122,7 @@ def level(state: State, name: Level, seconds: float) -> None:
     must = classify.order(state).must if name == "application" else MUST[name]
     state.racing.extend(candidates, seconds, seeds, must=must + len(taught))
     for plan in plans:
-        known(state, plan)
+        known(state, plan, name)
     plan_of = {key: record.case.plan for key, record in state.lab.records.items()}
     plan_of |= {key_of[plan.id]: plan for plan in plans}
     while (asked := state.racing.ask()) is not None:
@@ -267,13 +267,14 @@ def resume(state: State) -> None:
     state.racing.ledger.block = state.lab.next_block = state.past.next_block
 
 
-def known(state: State, plan: Plan) -> None:
-    """Tell the strategy what an interrupted run found of a plan."""
+def known(state: State, plan: Plan, name: Level) -> None:
+    """Tell the strategy what an interrupted run found of a plan that level ``name`` may choose."""
     case, ledger = case_of(state, plan), state.racing.ledger
     record = Record(case)
     if not state.past.take(case, record):
         return
     state.lab.records[case.key] = record
+    state.stage_of.setdefault(case.key, name)
     hold_to_limits(record, state.request.targets)
     if record.failure:
         ledger.failed.add(case.key)
