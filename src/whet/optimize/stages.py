@@ -227,6 +227,10 @@ def _seeds(state: State, name: Level, plans: Sequence[Plan]) -> Iterable[str]:
     usual = {plan.runtime: plan.fused_preprocessing for plan in reversed(plans)}  # some runtimes cannot fuse
     plain = [p for p in plain if p.fused_preprocessing == usual[p.runtime] and p.allocator == "default"]
     cores = max((plan.compute_threads for plan in plain), default=1)
+    if name == "system" and state.request.targets.objective == "cores":  # every size once, the fewest cores first
+        whole = [plan for plan in plain if plan.streams in {1, plan.compute_threads}]
+        order = sorted(whole, key=lambda plan: (plan.runtime != "openvino", plan.compute_threads, -plan.streams))
+        return [plan.id for plan in order]
     if name == "system":
         # What the runtimes' own defaults amount to is always among what is measured, OpenVINO's pins included: no
         # search may end below it.
