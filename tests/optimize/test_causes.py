@@ -17,7 +17,7 @@ from whet.optimize.compress import Work, run_recipe
 from whet.optimize.data import open_data
 from whet.optimize.look import look
 from whet.optimize.pool import materialise
-from whet.optimize.race import outcome, shapes
+from whet.optimize.race import Race, outcome, shapes
 from whet.plan import Plan
 from whet.stats import Interval
 
@@ -230,6 +230,11 @@ def test_what_a_ceiling_leaves(ceiling, left):
 )
 def test_a_race_is_won_only_by_what_is_measurably_faster(gain, said):
     assert outcome(gain) == said
+
+
+def test_a_race_whose_blocks_were_all_disturbed_is_left_to_the_finals():
+    assert Race(Plan("a"), None).outcome == "open"
+    assert Race(Plan("a"), None, failure="needs more memory").outcome == "failed"
 
 
 def test_a_candidate_is_raced_in_both_ways_to_use_the_cores():

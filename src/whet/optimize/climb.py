@@ -299,7 +299,7 @@ class Climber:
         """Refuse what does not win, with the causes that its layers and the float net's can show."""
         state = self.state
         label = label or variant.label
-        if run.best is None:
+        if run.gain is None:
             state.refuse(label, f"could not be measured: {run.failure}")
             self._note(variant, rung, run, verdict, "failed", label)
             return

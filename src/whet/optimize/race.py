@@ -27,7 +27,7 @@ class Race:
         best: the candidate's fastest plan of those raced, or None when none could be measured.
         gain: its throughput over that of the best float plan, paired; above 1 it is faster.
         bf16: throughput of the uncompressed net in bf16 over the candidate's, where both were raced.
-        failure: why no plan of the candidate could be measured, or empty.
+        failure: why no plan of the candidate runs, or empty.
     """
 
     best: Plan | None
@@ -37,12 +37,12 @@ class Race:
 
     @property
     def outcome(self) -> Outcome:
-        """What the gain says; see :func:`outcome`."""
-        return outcome(self.gain)
+        """What the gain says, see :func:`outcome`; ``open`` too where every block was disturbed by others."""
+        return outcome(self.gain) if self.gain is not None or self.failure else "open"
 
     def __str__(self) -> str:
         if self.gain is None:
-            return self.failure or "not measured"
+            return self.failure or "every block was disturbed by others on the machine"
         return f"{self.gain.value:.2f}x [{self.gain.low:.2f}, {self.gain.high:.2f}] the best float plan"
 
 
@@ -79,11 +79,16 @@ def race(state: State, reference: Plan, candidates: Sequence[Plan], rival: Plan 
     beside = [base, *([case_of(state, rival)] if rival is not None else [])]
     for case in (*beside, *others):
         state.stage_of.setdefault(case.key, "algorithm")
-    measured_round(state, [*beside, *others], FIRST)
-    able = [case for case in others if not state.record(case).failure and _pairs(state, case, base, start)]
+    able: list[Case] = []
+    for block in range(MOST):  # disturbed blocks do not count: more are measured in their place
+        if block >= FIRST and (able or state.clock.spent_s > until):
+            break
+        measured_round(state, [*beside, *others], 1)
+        others = [case for case in others if not state.record(case).failure]
+        able = [case for case in others if _pairs(state, case, base, start)]
     if not able:
-        reasons = [state.record(case).failure for case in others]
-        return Race(None, None, failure=next((one for one in reasons if one), "every block was disturbed"))
+        failures = [state.record(case_of(state, plan)).failure for plan in candidates]
+        return Race(candidates[0], None, failure="" if others else next(iter(filter(None, failures)), ""))
     best = max(able, key=lambda case: _ratio(state, case, base, start).value)
     for block in range(FIRST, MOST):
         if block >= LEAST and (_ratio(state, best, base, start).excludes(1.0) or state.clock.spent_s > until):
