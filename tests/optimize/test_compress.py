@@ -208,7 +208,9 @@ def test_ladders_go_from_cheap_to_dear():
     ],
 )
 def test_routes_begin_with_what_suits_the_kind_of_net(kind, memory_bound, names):
-    assert [ladder[0].name for ladder in routes(kind, memory_bound=memory_bound)] == names
+    found = routes(kind, memory_bound=memory_bound)
+    assert [ladder[0].name for ladder in found] == names
+    assert (recipe("int8-ort-dyn") in {rung for ladder in found for rung in ladder}) == (kind != "cnn")
 
 
 @pytest.mark.parametrize(

@@ -236,10 +236,13 @@ def routes(kind: Kind, *, memory_bound: bool) -> tuple[tuple[Recipe, ...], ...]:
     """Return the ladders that suit a kind of net, in the order to climb them.
 
     Recurrent nets take the dynamic route first: OpenVINO leaves their layers in float whatever nncf does to them, and
-    ONNX Runtime has dynamic int8 kernels for LSTM. Weights alone are worth it only where reading them is the limit.
+    ONNX Runtime has dynamic int8 kernels for LSTM; it has none for convolutions. Weights alone are worth it only where
+    reading them is the limit.
     """
     static, dynamic = ladder("ort")
-    found = [(dynamic,), tuple(ladder("ptq"))] if kind == "recurrent" else [tuple(ladder("ptq")), (static, dynamic)]
+    found: list[tuple[Recipe, ...]] = [tuple(ladder("ptq")), (static,) if kind == "cnn" else (static, dynamic)]
+    if kind == "recurrent":
+        found = [(dynamic,), tuple(ladder("ptq"))]
     if memory_bound:
         found += [(recipe("int4-weights"),), (recipe("int8-weights"),)]
     return tuple(found)
