@@ -106,11 +106,13 @@ class Space:
         plans: every legal plan, simplest first.
         refused: by reason.
         variants: by artifact.
+        fusing: runtimes that can take preprocessing into their graph; to leave it outside is a choice only there.
     """
 
     plans: tuple[Plan, ...]
     refused: tuple[Refusal, ...]
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    fusing: frozenset[str] = frozenset()
 
     def at(self, level: Level) -> tuple[Plan, ...]:
         """Return the plans reachable up to ``level``: it and the levels before it may differ from the default."""
@@ -121,9 +123,13 @@ class Space:
         variant = self.variants[plan.artifact]
         if not (variant.parent or variant.native) or plan.precision != "f32":
             return "algorithm"
-        if plan.max_batch > 1 or plan.dynamic_batch or plan.batch_window_ms or not plan.fused_preprocessing:
+        if plan.max_batch > 1 or plan.dynamic_batch or plan.batch_window_ms or self.unfused(plan):
             return "application"
         return "system"
+
+    def unfused(self, plan: Plan) -> bool:
+        """Tell whether preprocessing is left outside a graph that could hold it."""
+        return not plan.fused_preprocessing and plan.runtime in self.fusing
 
     def features(self, plan: Plan) -> dict[str, str | float]:
         """Return the axes of ``plan`` as plain values; numbers are compared by ratio, names by equality."""
@@ -205,7 +211,12 @@ def build(variants: Sequence[Variant], runtimes: Mapping[str, Capabilities], roo
     ]
     _refuse_everywhere(room, refusals)
     refused = tuple(Refusal(what, why, count) for (what, why), count in sorted(refusals.items()))
-    return Space(tuple(sorted(plans, key=simplicity)), refused, {variant.artifact: variant for variant in variants})
+    return Space(
+        tuple(sorted(plans, key=simplicity)),
+        refused,
+        {variant.artifact: variant for variant in variants},
+        frozenset(name for name, able in runtimes.items() if able.fuses_images),
+    )
 
 
 def _refuse_everywhere(room: Room, refusals: Counter[tuple[str, str]]) -> None:

@@ -144,7 +144,7 @@ def _steps(state: State, name: Level) -> Iterator[tuple[str, Case]]:
     today = next((one.best.plan.runtime for one in state.baselines if one.best is not None), "")
     steps: dict[str, tuple[str, Callable[[Plan], bool]]] = {
         "system": ("threads", lambda plan: plan.runtime == today),
-        "application": ("batches", lambda plan: plan.fused_preprocessing),
+        "application": ("batches", lambda plan: not state.space.unfused(plan)),
         "algorithm": ("precision", lambda plan: plan.artifact not in given),
     }
     step, belongs = steps[name]
@@ -224,8 +224,7 @@ def _seeds(state: State, name: Level, plans: Sequence[Plan]) -> Iterable[str]:
     """Return the keys to begin a level with: what practitioners would try first."""
     plain = [plan for plan in plans if not plan.options and not plan.pinning and plan.isa_ceiling is None]
     plain = [plan for plan in plain if plan.openmp is None and not plan.batch_window_ms]
-    usual = {plan.runtime: plan.fused_preprocessing for plan in reversed(plans)}  # some runtimes cannot fuse
-    plain = [p for p in plain if p.fused_preprocessing == usual[p.runtime] and p.allocator == "default"]
+    plain = [plan for plan in plain if not state.space.unfused(plan) and plan.allocator == "default"]
     cores = max((plan.compute_threads for plan in plain), default=1)
     if name == "system" and state.request.targets.objective == "cores":  # every size once, the fewest cores first
         whole = [plan for plan in plain if plan.streams in {1, plan.compute_threads}]
