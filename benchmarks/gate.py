@@ -24,7 +24,7 @@ from whet.plan import Targets
 
 BUDGET_S, LEVEL_S = 120.0, 4.0
 """Budget of one net (the gate takes its shares of it), and what each float level is searched for."""
-QUICK = ("digits", "digits, raw units", "digits, tiny")
+QUICK = ("digits", "digits, raw units")
 QUICK_BUDGET_S, QUICK_LEVEL_S = 40.0, 2.0
 
 
@@ -43,7 +43,12 @@ def climbed(net: Net, work: Path, quick: bool) -> State:
     model, data = net.build()
     budget, level = (QUICK_BUDGET_S, QUICK_LEVEL_S) if quick else (BUDGET_S, LEVEL_S)
     request = OptimizeRequest(
-        model=model, out=work / "bundle", data=str(data), budget_s=budget, targets=Targets(max_drop=net.max_drop)
+        model=model,
+        out=work / "bundle",
+        data=str(data),
+        budget_s=budget,
+        targets=Targets(max_drop=net.max_drop),
+        runtimes=net.runtimes,
     )
     state = prepare(request, work, show(net.name), Clock(budget))
     try:
@@ -80,7 +85,7 @@ def report(bench: Benchmark, net: Net, state: State) -> list[str]:
     lines = [f"{net.name} ({net.what}; floor {net.max_drop:g}): {where}"]
     for one in state.rungs:
         if one.drop is not None:
-            row = Row(net.name, f"drop of {one.label}", one.drop.value, one.drop.low, one.drop.high, "of top-1")
+            row = Row(net.name, f"drop of {one.label}", one.drop.value, one.drop.low, one.drop.high, "of score")
             if one is last:
                 row.reach, row.higher, row.value = net.max_drop, False, one.drop.value
             bench.add(row)

@@ -33,6 +33,7 @@ class Net:
         build: makes the model and its data; returns their paths.
         max_drop: the floor.
         reach: rungs on which the ladder may stop; ``refused`` where none ships.
+        runtimes: the only ones to consider, or empty for all.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Net:
     build: Callable[[], tuple[Path, Path]]
     max_drop: float
     reach: tuple[str, ...]
+    runtimes: tuple[str, ...] = ()
 
 
 SPIKE = 3e4
@@ -71,19 +73,19 @@ def cnn() -> Any:
     )  # fmt: skip
 
 
-def lstm() -> Any:
-    """Return a net that reads a digit row by row: two LSTM layers of 192."""
+def recurrent(kind: str) -> Any:
+    """Return a net that reads a digit row by row: two layers of 192 of ``kind``, ``LSTM`` or ``GRU``."""
     import torch
     from torch import nn
 
     class Rows(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm = nn.LSTM(28, 192, num_layers=2, batch_first=True)
+            self.layers = getattr(nn, kind)(28, 192, num_layers=2, batch_first=True)
             self.head = nn.Linear(192, 10)
 
         def forward(self, x: Any) -> Any:
-            return self.head(self.lstm(x[:, 0])[0][:, -1])
+            return self.head(self.layers(x[:, 0])[0][:, -1])
 
     torch.manual_seed(0)
     return Rows()
@@ -123,15 +125,6 @@ def transformer() -> Any:
 
     torch.manual_seed(0)
     return Net()
-
-
-def dense() -> Any:
-    """Return a net so small that its layers cost less than calling them."""
-    import torch
-    from torch import nn
-
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
 def trained(name: str, make: Callable[[], Any], epochs: int, rate: float = 1e-3) -> Any:
@@ -262,8 +255,13 @@ def lifted_digits() -> tuple[Path, Path]:
 
 
 def lstm_digits() -> tuple[Path, Path]:
-    """A recurrent net."""
-    return write("lstm", trained("lstm", lstm, 20, 2e-3), *digits(28))
+    """A recurrent net that a runtime has int8 kernels for."""
+    return write("LSTM", trained("LSTM", lambda: recurrent("LSTM"), 20, 2e-3), *digits(28))
+
+
+def gru_digits() -> tuple[Path, Path]:
+    """A recurrent net that no runtime here has int8 kernels for."""
+    return write("GRU", trained("GRU", lambda: recurrent("GRU"), 20, 2e-3), *digits(28))
 
 
 def transformer_digits() -> tuple[Path, Path]:
@@ -271,9 +269,18 @@ def transformer_digits() -> tuple[Path, Path]:
     return write("transformer", trained("transformer", transformer, 12), *digits(28))
 
 
-def small_digits() -> tuple[Path, Path]:
-    """A net of tiny layers."""
-    return write("small", trained("dense", dense, 20, 3e-3), *digits(28))
+def ultraface() -> tuple[Path, Path]:
+    """A face detector of depthwise convolutions from Caffe, and real pictures without labels."""
+    from PIL import Image
+
+    CACHE.mkdir(parents=True, exist_ok=True)
+    data, pictures = CACHE / "faces.npz", []
+    for path in sorted((SHARED / "imagenet200").glob("*.jpg")):
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB").resize((320, 240)), np.float32)
+        pictures.append(((pixels - 127.0) / 128.0).transpose(2, 0, 1))
+    np.savez(data, x=np.asarray(pictures, np.float32))
+    return SHARED / "caffe/ultraface/RFB-320.prototxt", data
 
 
 def squeezenet() -> tuple[Path, Path]:
@@ -314,7 +321,8 @@ NETS = (
     Net("digits, outlier", "a layer in the middle is delicate", outlier_digits, 0.01, ("int8-sensitive",)),
     Net("digits, outliers", "every layer is delicate, to int8", ridden_digits, 0.01, ("bf16",)),
     Net("digits, offset", "every layer is delicate, to bf16 too", lifted_digits, 0.01, ("refused",)),
-    Net("digits, tiny", "layers too small to gain", small_digits, 0.02, ("refused",)),
+    Net("digits, GRU", "recurrent, and no int8 kernels for it", gru_digits, 0.02, ("bf16", "refused")),
+    Net("UltraFace, ONNX Runtime", "depthwise, unlabelled", ultraface, 0.05, ("refused",), ("onnxruntime",)),
     Net("digits, LSTM", "recurrent: the dynamic route", lstm_digits, 0.02, ("int8-ort-dyn",)),
     Net("digits, transformer", "SmoothQuant", transformer_digits, 0.02, INT8),
 )

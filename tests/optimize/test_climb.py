@@ -149,10 +149,10 @@ def test_when_half_of_the_layers_are_not_enough_bf16_is_next(stage):
     assert (one.source.sha256, "bf16") in one.state.allowed
 
 
-def test_layers_whose_return_gains_nothing_are_not_reverted(stage):
-    one = stage(lost={"int8": 300, "int8-robust": 300, "int8-edges": 300}, ranking=[("a", 0.0), ("b", -0.1)])
+def test_layers_whose_rounding_disturbs_nothing_are_not_reverted(stage):
+    one = stage(lost={"int8": 300, "int8-robust": 300, "int8-edges": 300}, ranking=[("a", 0.0), ("b", 0.0)])
     one.climb()
-    assert ("int8-sensitive", "no single layer's return to float takes noise away") in one.refused
+    assert ("int8-sensitive", "no single layer's rounding disturbs the outputs") in one.refused
     assert not [label for label, keep in one.made if keep]
 
 

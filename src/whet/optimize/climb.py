@@ -167,7 +167,7 @@ class Climber:
         ranked = rank(state, rung, self.source, start, took_s)
         if ranked is None:
             return
-        names = [name for name, gain in ranked if gain > 0]
+        names = [name for name, noise in ranked if noise > 0]
         most, count = max(1, int(MOST_REVERTED * len(ranked))), 1
         while names and count <= min(most, 2 * len(names) - 1):
             if count > 1 and state.clock.until(MAKE_UNTIL) <= 0:
@@ -176,7 +176,7 @@ class Climber:
             yield tuple(names[:count])
             count *= 2
         if not names:
-            state.refuse(self.prefix + rung.name, "no single layer's return to float takes noise away")
+            state.refuse(self.prefix + rung.name, "no single layer's rounding disturbs the outputs")
 
     def _try(self, rung: Recipe, keep: tuple[str, ...], *, first: bool) -> Ended:
         """Make one candidate, judge it and race it. The first of a ladder is raced first: speed is what is in doubt."""

@@ -124,7 +124,7 @@ class Said(msgspec.Struct, frozen=True):
         done: parts done of ``total``, where they are counted.
         total: parts in all, or 0.
         folder: of the product.
-        ranked: layers with the noise their return to float takes away, most first.
+        ranked: layers with the noise that rounding them alone brings, most first.
         slug: of the error.
         reason: its message.
     """
@@ -165,7 +165,7 @@ def run_ranking(
     """Measure, in a fresh process, what each layer of ``work.start`` costs; arguments and errors as for a recipe.
 
     Returns:
-        (layer, drop of the mean noise-to-signal ratio when it alone is put back to float), most first.
+        (layer, noise-to-signal ratio that its rounding alone brings), most first.
     """
     return list(_run(work, cpus, limit_s, log, progress).ranked or ())
 

@@ -1,6 +1,10 @@
-"""How much each layer's rounding disturbs the outputs: each quantized layer is put back to float once, and measured."""
+"""How much each layer's rounding disturbs the outputs, measured with every other layer put back to float.
+
+One layer is rounded at a time: were one put back at a time instead, a net that two layers ruin would show neither.
+"""
 
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,11 @@ MOVING = frozenset({"MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "
 
 
 def rank(job: Job, start: Artifact) -> list[tuple[str, float]]:
-    """Return (layer, how much of the noise its return to float takes away), most first.
+    """Return (layer, noise that its rounding alone brings), most first.
 
-    The gain is the drop of the mean noise-to-signal ratio over the outputs, against the float net. What was measured
-    is appended to ``job.work.ranking``, and what stands there already is not measured again.
+    Noise is the mean noise-to-signal ratio over items and outputs against the float net, at most 1 for each; a layer
+    that was not quantized brings none. What was measured is appended to ``job.work.ranking``, and what stands there
+    already is not measured again.
 
     Raises:
         PlanRefused: there are no samples to measure on.
@@ -35,22 +40,22 @@ def rank(job: Job, start: Artifact) -> list[tuple[str, float]]:
     original, quantized = read(job.artifact), read(start)
     items = [job.net_inputs(i) for i in range(min(ITEMS, job.samples))]
     reference = _outputs(original, items)
+    names, noise = weighted(original), _known(job.work.ranking)
+    todo = [name for name in names if name not in noise]
     began = time.monotonic()
-    before = _noise(_outputs(quantized, items), reference)
+    floor = _noise(_outputs(with_float_layers(original, quantized, names), items), reference)
     each = time.monotonic() - began
-    names, gains = weighted(original), _known(job.work.ranking)
-    todo = [name for name in names if name not in gains]
-    job.say(f"{len(todo)} of {len(names)} layers to measure, about {each * len(todo):.0f} s", len(gains), len(names))
+    job.say(f"{len(todo)} of {len(names)} layers to measure, about {each * len(todo):.0f} s", len(noise), len(names))
     for place, name in enumerate(todo):
         spent = time.monotonic() - began
         if spent > SHARE * job.work.limit_s:
             break
         left = spent / (place + 1) * (len(todo) - place)
-        job.say(f"measuring layer {place + 1} of {len(todo)}, about {left:.0f} s left", len(gains), len(names))
-        reverted = with_float_layer(original, quantized, name)
-        gains[name] = 0.0 if reverted is None else before - _noise(_outputs(reverted, items), reference)
-        _keep(job.work.ranking, name, gains[name])
-    return sorted(gains.items(), key=lambda one: (-one[1], one[0]))
+        job.say(f"measuring layer {place + 1} of {len(todo)}, about {left:.0f} s left", len(noise), len(names))
+        alone = with_float_layers(original, quantized, [other for other in names if other != name])
+        noise[name] = max(0.0, _noise(_outputs(alone, items), reference) - floor)
+        _keep(job.work.ranking, name, noise[name])
+    return sorted(noise.items(), key=lambda one: (-one[1], one[0]))
 
 
 def _known(path: Path | None) -> dict[str, float]:
@@ -75,33 +80,34 @@ def _keep(path: Path | None, name: str, gain: float) -> None:
             stream.write(msgspec.json.encode((name, gain)) + b"\n")
 
 
-def with_float_layer(original: Any, quantized: Any, name: str) -> Any | None:
-    """Return a copy of ``quantized`` in which layer ``name`` computes in float, or None where it is not quantized.
+def with_float_layers(original: Any, quantized: Any, names: Iterable[str]) -> Any:
+    """Return a copy of ``quantized`` in which the layers ``names`` compute in float.
 
-    Its weights and, where bias correction moved it, its bias are those of ``original``; the quantizer of its input is
-    taken out, also when it stands before operators that only pass values on.
+    Their weights and, where bias correction moved them, their biases are those of ``original``; the quantizers of their
+    inputs are taken out, also where they stand before operators that only pass values on.
     """
     copy = quantized.clone()
     layers = {op.get_friendly_name(): op for op in copy.get_ops()}
     sources = {op.get_friendly_name(): op for op in original.get_ops()}
-    layer, source = layers.get(name), sources.get(name)
-    if layer is None or source is None:
-        return None
-    changed = False
+    for name in names:
+        if name in layers and name in sources:
+            _to_float(layers[name], sources[name], layers)
+    copy.validate_nodes_and_infer_types()
+    return copy
+
+
+def _to_float(layer: Any, source: Any, layers: Mapping[str, Any]) -> None:
     for place in range(layer.get_input_size()):
         own = source.input_value(place)
         if constant(own.get_node()):
-            changed |= layer.input_value(place).get_node().get_type_name() != "Constant"
             layer.input(place).replace_source_output(own)
         else:
-            changed |= _unquantized(layer.input(place))
+            _unquantized(layer.input(place))
     for reader in source.output(0).get_target_inputs():
         add = reader.get_node()
         bias = layers.get(add.get_friendly_name())
         if add.get_type_name() == "Add" and bias is not None and constant(add.input_value(1).get_node()):
             _with_value_of(bias.input(1), add.input(1))
-    copy.validate_nodes_and_infer_types()
-    return copy if changed else None
 
 
 def _with_value_of(port: Any, source: Any) -> None:
@@ -117,16 +123,14 @@ def _with_value_of(port: Any, source: Any) -> None:
         port.replace_source_output(ops.constant(values.reshape(old.get_data().shape), old.get_element_type()).output(0))
 
 
-def _unquantized(port: Any) -> bool:
-    """Take the quantizers out of what feeds ``port``; True when there was one."""
+def _unquantized(port: Any) -> None:
+    """Take the quantizers out of what feeds ``port``."""
     node = port.get_source_output().get_node()
     if node.get_type_name() == "FakeQuantize":
         port.replace_source_output(node.input_value(0))
-        return True
-    if node.get_type_name() not in MOVING:
-        return False
-    taken = [_unquantized(node.input(place)) for place in range(node.get_input_size())]  # all of them, not the first
-    return any(taken)
+    elif node.get_type_name() in MOVING:
+        for place in range(node.get_input_size()):
+            _unquantized(node.input(place))
 
 
 def _outputs(model: Any, items: list[dict[str, Any]]) -> list[list[Any]]:
