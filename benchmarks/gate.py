@@ -24,7 +24,7 @@ from whet.plan import Targets
 
 BUDGET_S, LEVEL_S = 120.0, 4.0
 """Budget of one net (the gate takes its shares of it), and what each float level is searched for."""
-QUICK = ("digits", "digits, raw units")
+QUICK = ("digits, plain", "digits, raw units")
 QUICK_BUDGET_S, QUICK_LEVEL_S = 40.0, 2.0
 
 

@@ -261,7 +261,7 @@ def lstm_digits() -> tuple[Path, Path]:
 
 def gru_digits() -> tuple[Path, Path]:
     """A recurrent net that no runtime here has int8 kernels for."""
-    return write("GRU", trained("GRU", lambda: recurrent("GRU"), 20, 2e-3), *digits(28))
+    return write("GRU", trained("GRU", lambda: recurrent("GRU"), 12, 2e-3), *digits(28))
 
 
 def transformer_digits() -> tuple[Path, Path]:
@@ -315,7 +315,7 @@ NETS = (
     Net("video quality", "trained, labelled scenes", video_quality, 0.01, ("int8",)),
     Net("SqueezeNet 1 %", "160 pictures cannot promise one point", squeezenet, 0.01, ("refused",)),
     Net("SqueezeNet 10 %", "160 pictures can promise ten", squeezenet, 0.10, INT8),
-    Net("digits", "nothing is delicate", plain_digits, 0.01, ("int8",)),
+    Net("digits, plain", "nothing is delicate", plain_digits, 0.01, ("int8",)),
     Net("digits, spikes", "a sensor with rare spikes", spiked_digits, 0.01, ("int8-robust",)),
     Net("digits, raw units", "the first layer is delicate", raw_digits, 0.01, ("int8-edges",)),
     Net("digits, outlier", "a layer in the middle is delicate", outlier_digits, 0.01, ("int8-sensitive",)),

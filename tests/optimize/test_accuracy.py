@@ -19,6 +19,7 @@ from whet.tensors import TensorSpec
 
 CLASSES = TensorSpec("probabilities", "FP32", (-1, 10))
 BOXES = TensorSpec("boxes", "FP32", (-1, 100, 4))
+POOLED = TensorSpec("pool_final", "FP32", (-1, 1000, 1, 1))
 QUALITY = TensorSpec("quality", "FP32", (-1, 1))
 
 
@@ -28,6 +29,7 @@ QUALITY = TensorSpec("quality", "FP32", (-1, 1))
         pytest.param("", [CLASSES], True, "top1", "probabilities", id="labels and classes: top-1"),
         pytest.param("", [CLASSES], False, "agreement", "probabilities", id="no labels: agreement with the parent"),
         pytest.param("", [BOXES], True, "snr", "", id="no classes: signal to noise"),
+        pytest.param("", [POOLED], True, "top1", "pool_final", id="axes of one that pooling left do not count"),
         pytest.param("", [QUALITY, CLASSES], True, "top1", "probabilities", id="the output with classes is found"),
         pytest.param("snr", [CLASSES], True, "snr", "", id="asked for"),
         pytest.param("mod:fn", [BOXES], False, "mod:fn", "", id="a metric of the user's"),

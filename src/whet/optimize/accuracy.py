@@ -147,7 +147,7 @@ def choose_metric(wanted: str, outputs: Sequence[TensorSpec], *, labelled: bool)
     Raises:
         UsageError: the metric is unknown, or the data or the model cannot carry it.
     """
-    classes = [spec for spec in outputs if len(spec.shape) == 2 and (spec.shape[1] == -1 or spec.shape[1] > 1)]
+    classes = [spec for spec in outputs if _has_classes(spec)]
     if not wanted:
         wanted = "snr" if not classes else "top1" if labelled else "agreement"
     if ":" in wanted:
@@ -163,6 +163,12 @@ def choose_metric(wanted: str, outputs: Sequence[TensorSpec], *, labelled: bool)
         raise UsageError(f"metric '{wanted}' needs labels, the data has none; add labels.tsv, or use agreement")
     named = [spec for spec in classes if any(word in spec.name.lower() for word in ("prob", "logit", "class", "score"))]
     return Metric(wanted, (named or classes)[0].name)
+
+
+def _has_classes(spec: TensorSpec) -> bool:
+    """Tell whether an output is ``[batch, classes]``; axes of one behind it, as pooling leaves them, do not count."""
+    shape = spec.shape
+    return len(shape) >= 2 and (shape[1] == -1 or shape[1] > 1) and all(dim == 1 for dim in shape[2:])
 
 
 def item_scores(metric: Metric, outputs: Mapping[str, Array], reference: Array | Mapping[str, Array]) -> Scores:
