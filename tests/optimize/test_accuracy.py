@@ -9,12 +9,10 @@ from whet.optimize.accuracy import (
     choose_metric,
     decibel,
     item_scores,
-    items_needed,
     judge,
     noise_to_signal,
-    paired_drop,
-    tango,
 )
+from whet.optimize.drops import items_needed, paired_drop, tango
 from whet.tensors import TensorSpec
 
 CLASSES = TensorSpec("probabilities", "FP32", (-1, 10))

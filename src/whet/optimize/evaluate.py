@@ -15,8 +15,9 @@ import numpy as np
 
 from whet.engine.engine import Engine
 from whet.errors import DataError
-from whet.optimize.accuracy import Metric, Scores, item_scores, noise_to_signal
+from whet.optimize.accuracy import Metric, item_scores, noise_to_signal
 from whet.optimize.data import resolve
+from whet.optimize.drops import Scores
 from whet.optimize.pool import Pool, open_pool
 from whet.optimize.trial_words import Evaluate, Scored
 from whet.tensors import Array
