@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gate_nets import NETS, Net
 from harness import Benchmark, Row, benchmark
-from whet.optimize import climb, stages
+from whet.optimize import classify, climb, stages
 from whet.optimize.prepare import prepare
 from whet.optimize.request import OptimizeRequest, Status
 from whet.optimize.state import Clock, Rung, State
@@ -56,7 +56,7 @@ def climbed(net: Net, work: Path, quick: bool) -> State:
         for name in ("system", "application"):
             stages.level(state, name, level)
         learn(state)
-        stages.classify(state)
+        classify.confirm(state)
         climb.climb(state)
     finally:
         state.lab.close()

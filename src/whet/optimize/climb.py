@@ -115,7 +115,8 @@ class Climber:
         base = self.gate.parent_plan()
         runtime = base.runtime if base.runtime in able else next(iter(able))
         pinning = base.pinning and able[runtime].pinning
-        same = {"options": (), "dynamic_batch": False, "isa_ceiling": None, "pinning": pinning}
+        openmp = base.openmp if runtime == base.runtime else None
+        same = {"options": (), "dynamic_batch": False, "isa_ceiling": None, "pinning": pinning, "openmp": openmp}
         return base.with_(artifact=artifact, runtime=runtime, **same)
 
     def _rounding(self) -> list[str]:
