@@ -37,6 +37,7 @@ class Stage:
         source = make_artifact(tmp_path / "a", format="onnx")
         self.lost = script.get("lost", {})  # items lost of 1000, by label
         self.items = script.get("items", 1000)
+        self.below = script.get("below", ())  # labels whose accuracy is below --min-accuracy
         self.gains = script.get("gains", {})  # by label; the rest is fast
         self.bf16 = script.get("bf16")  # bf16 over the candidate
         self.ranking = script.get("ranking", [(f"layer{i}", 1.0 - i / 10) for i in range(8)])
@@ -70,7 +71,7 @@ class Stage:
         scores[:lost] = 0
         verdict = judge(label, Metric("top1", "y"), parent, scores, max_drop=0.01)
         self.state.verdicts[artifact, plan.precision] = verdict
-        if verdict.passes:
+        if verdict.passes and label not in self.below:
             self.state.allowed.add((artifact, plan.precision))
         else:
             self.refused.append((label, str(verdict)))
@@ -147,6 +148,18 @@ def test_when_half_of_the_layers_are_not_enough_bf16_is_next(stage):
     one = stage(lost=dict.fromkeys(rungs, 300))
     assert one.climb() == [*((name, "hurts") for name in rungs), ("openvino bf16", "ships")]
     assert (one.source.sha256, "bf16") in one.state.allowed
+
+
+def test_what_is_within_the_drop_but_below_the_least_accuracy_does_not_end_the_climb(stage):
+    assert stage(below=("int8",)).climb() == [("int8", "hurts"), ("int8-robust", "ships")]
+
+
+def test_weights_alone_that_are_not_faster_are_not_blamed_for_computing_in_float(stage):
+    one = stage(service={"bound": "memory"}, gains={"int8": SLOW, "int4-weights": SLOW}, layers=FLOAT)
+    one.climb()
+    found = {rung.rung: [slug for slug, _ in rung.causes] for rung in one.state.rungs}
+    assert "not-executed" in found["int8"]
+    assert found["int4-weights"] == ["int8-not-faster", "weights-bound"]
 
 
 def test_layers_whose_rounding_disturbs_nothing_are_not_reverted(stage):

@@ -75,7 +75,7 @@ class Facts:
         before: executed layers of the best float plan; empty where they could not be read.
         after: those of the candidate.
         bf16: throughput of the uncompressed net in bf16 over the candidate's, paired; above 1 bf16 is faster.
-        precision: what was tried: ``int8``, or ``bf16`` for the uncompressed net.
+        precision: what its layers were to compute in: ``int8``, ``bf16``, or ``f32`` where weights alone are smaller.
         bound: what limits the float service: ``compute``, ``memory``, ``queue`` or ``unknown``.
     """
 
@@ -98,7 +98,7 @@ def native(formats: tuple[str, ...], ceiling: str | None) -> tuple[str, ...]:
 def causes(facts: Facts) -> list[Cause]:
     """Return the causes the facts show: what holds for the whole host first, then by their cost."""
     found = []
-    if facts.precision not in facts.native:
+    if facts.precision not in {*facts.native, "f32"}:
         where = f"below the ceiling {facts.ceiling}" if facts.ceiling else "on this processor"
         names = "VNNI, AMX" if facts.precision == "int8" else "AVX512-BF16, AMX"
         told = f"there are no {facts.precision} instructions ({names}) {where}: wider ones emulate them"

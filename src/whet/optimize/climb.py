@@ -97,8 +97,8 @@ class Climber:
         if plan is None:
             self.state.refuse(self.given.label, f"no runtime here opens {self.given.format}")
             return False
-        verdict = self.gate.admits(self.given.artifact, plan, self.given.label)
-        if verdict is None or not verdict.passes:
+        self.gate.admits(self.given.artifact, plan, self.given.label)
+        if (plan.artifact, plan.precision) not in self.state.allowed:
             return False
         self.base = plan
         return True
@@ -192,7 +192,7 @@ class Climber:
             return "ended"
         verdict = self.gate.admits(variant.artifact, plan, variant.label)
         self.made.append((*made, verdict))
-        if verdict is None or not verdict.passes:
+        if (variant.artifact, plan.precision) not in state.allowed:
             self._note(variant, rung, run, verdict, "hurts")
             if verdict is not None and not verdict.hopeless:
                 return "hurts"
@@ -204,7 +204,7 @@ class Climber:
             state.allowed.discard((variant.artifact, plan.precision))
             self._slow(variant, rung, plan, run, verdict)
             return "ended"
-        done, whole = self._read_back(variant.label, plan, "int8" if rung.calibrates else plan.precision)
+        done, whole = self._read_back(variant.label, plan, _aim(rung, plan))
         self._note(variant, rung, run, verdict, "ships" if whole else "failed", executed=done)
         if not whole:
             return "ended"
@@ -287,7 +287,7 @@ class Climber:
             self._slow(self.given, None, plan, run, None, label)
             return False
         verdict = self.gate.admits(plan.artifact, plan, label)
-        if verdict is None or not verdict.passes:
+        if (plan.artifact, precision) not in state.allowed:
             self._note(self.given, None, run, verdict, "hurts", label)
             return False
         done, whole = self._read_back(label, plan, precision)
@@ -304,20 +304,20 @@ class Climber:
             state.refuse(label, f"could not be measured: {run.failure}")
             self._note(variant, rung, run, verdict, "failed", label)
             return
-        facts = self._facts(plan, run)
+        facts = self._facts(plan, run, _aim(rung, plan))
         found = causes.causes(facts)
         said = f"{run}: not a win; {causes.words(found, facts)}"
         state.refuse(label, said)
         self._note(variant, rung, run, verdict, "slow", label, tuple(found), causes.executed(facts.after))
 
-    def _facts(self, plan: Plan, run: Race) -> causes.Facts:
+    def _facts(self, plan: Plan, run: Race, precision: str) -> causes.Facts:
         state, before = self.state, self._look(self.base)
         after = self._look(plan) if before else ()
         ceiling = plan.isa_ceiling or environ().get(ISA_VARIABLE)
         return causes.Facts(
             native=causes.native(tuple(state.host.processor.native), ceiling),
             ceiling=ceiling,
-            precision=plan.precision if plan.artifact == self.base.artifact else "int8",
+            precision=precision,
             before=before,
             after=after,
             bf16=run.bf16,
@@ -350,6 +350,11 @@ class Climber:
         )
         self.state.rungs.append(one)
         self.state.journal.add("rung", {"rung": one}, artifact=variant.artifact)
+
+
+def _aim(rung: Recipe | None, plan: Plan) -> str:
+    """Return the precision a candidate is to compute in: weights alone leave the arithmetic as it was."""
+    return plan.precision if rung is None or rung.family.startswith("weights") else "int8"
 
 
 def _behind(state: State, runtime: str, limit: float) -> float | None:
