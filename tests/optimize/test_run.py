@@ -93,7 +93,10 @@ def test_a_model_and_data_become_a_bundle_with_its_proof(net, data, tmp_path):
 
 def test_where_no_plan_holds_a_limit_the_nearest_is_kept_and_the_limit_named(net, tmp_path):
     targets = Targets(max_rss_mb=1)
-    outcome = optimize(OptimizeRequest(model=net, out=tmp_path / "b", synthetic=8, budget_s=10, targets=targets))
+    request = OptimizeRequest(
+        model=net, out=tmp_path / "b", synthetic=8, budget_s=10, targets=targets, runtimes=("openvino",)
+    )
+    outcome = optimize(request)
     assert outcome.exit_code == 1
     assert re.search(r"takes \d+ MB, above --max-rss-mb 1", outcome.message), outcome.message
     assert read_bundle(tmp_path / "b").plans[0].measured["targets_met"] is False
@@ -133,7 +136,13 @@ def fewest(net, data, tmp_path_factory):
     targets = Targets(objective="cores", min_qps=20, p99_ms=500, metric="whet_raising_metric:bad")
     with contextlib.chdir(folder):
         request = OptimizeRequest(
-            model=net, out=folder / "b", data=str(data), budget_s=14, targets=targets, journal=folder / "shared"
+            model=net,
+            out=folder / "b",
+            data=str(data),
+            budget_s=14,
+            targets=targets,
+            journal=folder / "shared",
+            runtimes=("openvino",),
         )
         return optimize(request), folder / "shared"
 

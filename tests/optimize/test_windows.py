@@ -76,3 +76,12 @@ def test_without_a_latency_target_there_is_nothing_to_judge_by():
     windows.settle(state)
     assert not state.lab.driven
     assert "no latency target" in refused[0][1]
+
+
+def test_when_the_time_is_spent_the_window_is_left_out_and_that_is_said():
+    state, refused = state_of({0.0: 20.0, 2.0: 12.0}, Targets(p99_ms=30))
+    state.clock = Clock(0.0)
+    windows.propose(state)
+    windows.settle(state)
+    assert not state.lab.driven
+    assert "raise --budget" in refused[0][1]

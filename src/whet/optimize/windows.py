@@ -16,8 +16,8 @@ from whet.stats import Interval, paired_ratio
 LOAD = 0.7
 """The rate, as a share of the capacity in the closed loop: batches form, and the queue does not grow."""
 ROUNDS = 4
-SHARE = 0.05
-"""Share of the budget for all of it."""
+SHARE, LEAST_S = 0.05, 0.3
+"""Share of the budget for all of it; seconds a single open loop takes at least."""
 
 
 def propose(state: State) -> None:
@@ -41,9 +41,12 @@ def settle(state: State) -> None:
         return
     speeds = [block.throughput_per_s for block in state.record(chosen).kept]
     rate, plan = LOAD * float(np.median(speeds)), with_window.plan
-    state.say("window", f"{plan.batch_window_ms:g} ms against none at {rate:.0f} requests/s")
-    found = compare(state, plan, chosen.plan, rate)
     said = f"{plan.batch_window_ms:g} ms against none at {rate:.0f} requests/s"
+    if state.clock.left_s <= 0:
+        state.refuse("batch window", f"{said}: the time was spent; raise --budget")
+        return
+    state.say("window", said)
+    found = compare(state, plan, chosen.plan, rate)
     if found is None:
         state.refuse("batch window", f"{said}: could not be measured")
         return
@@ -58,7 +61,7 @@ def settle(state: State) -> None:
 def compare(state: State, one: Plan, other: Plan, rate: float) -> Interval | None:
     """Return the paired ratio of two plans' tails (medians under a p50 target alone); below 1 the first is faster."""
     share = 99 if state.request.targets.p99_ms is not None else 50
-    seconds = max(1.0, SHARE * state.clock.budget_s / (2 * ROUNDS))
+    seconds = max(LEAST_S, SHARE * state.clock.budget_s / (2 * ROUNDS))
     tails: dict[str, list[float]] = {one.id: [], other.id: []}
     for number in range(ROUNDS):
         pair = (one, other) if number % 2 else (other, one)
