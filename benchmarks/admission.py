@@ -83,6 +83,7 @@ class World:
         self.running -= 1
         for piece in self.batcher.done(batch, now, seconds):
             self.batcher.answered(piece)
+            self.batcher.delivered(piece.request, now)
             piece.request.state = SETTLED
             self.answers.append((now - piece.request.arrived) / (TIMES * self.mean_s))
 

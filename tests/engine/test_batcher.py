@@ -1,11 +1,12 @@
 """The batcher's single decisions, told one by one."""
 
+import random
 from math import inf
 
 import pytest
 
 from whet.engine.batcher import PROBE_AFTER, Batcher, Limits
-from whet.engine.costs import ServiceTimes
+from whet.engine.costs import MOST, ServiceTimes, Shortfall
 from whet.engine.request import Request
 from whet.engine.waiting import PASSED_OVER, SWEEP_AFTER
 from whet.errors import DeadlineExceeded, QueueFull, TooLarge
@@ -204,6 +205,55 @@ def test_one_slow_batch_does_not_refuse_for_ever():
     assert batch.pieces[0].request is admitted[1], "the probe is computed although the estimate says no"
     batcher.done(batch, 0.001, 0.001)
     batcher.offer(ask(deadline=0.2), 0.1)
+
+
+def test_the_shortfall_settles_where_one_answer_in_a_hundred_lies_past_it():
+    shortfall, dice = Shortfall(), random.Random(0)
+    late = [dice.expovariate(1 / 0.002) for _ in range(40_000)]
+    past = 0
+    for index, seconds in enumerate(late):
+        past += index >= 10_000 and seconds > shortfall.seconds
+        shortfall.observe(seconds, 0.005)
+    assert 0.005 < past / 30_000 < 0.02
+
+
+def test_the_shortfall_is_never_negative_and_bounded():
+    shortfall = Shortfall()
+    shortfall.observe(-1.0, 0.010)
+    assert shortfall.seconds == 0.0
+    for _ in range(10_000):
+        shortfall.observe(1e9, 0.010)
+    assert shortfall.seconds == pytest.approx(MOST * 0.010)
+
+
+def test_answers_that_came_late_make_promises_longer_but_never_close_an_idle_engine():
+    batcher = Batcher(Limits(lanes=1, ahead=0), measured(b1=0.010))
+    for turn in range(200):  # the loop takes 30 ms that no compute time knows of
+        now = turn * 1.0
+        offered(batcher, ask(), now=now)
+        (second,) = offered(batcher, ask(deadline=now + 10.0), now=now)
+        assert second.promised > now
+        for _ in range(2):
+            batch = batcher.take(now)
+            batcher.done(batch, now + 0.010, 0.010)
+            batcher.answered(batch.pieces[0])
+        batcher.delivered(second, second.promised + 0.030)
+    assert batcher.shortfall.seconds == pytest.approx(0.030, abs=0.001)
+    offered(batcher, ask(deadline=1000.015), now=1000.0)
+    with pytest.raises(DeadlineExceeded):
+        batcher.offer(ask(deadline=1000.040), 1000.0)
+    assert batcher.take(1000.0), "nothing was in the way of the first: what was learnt under load is no reason"
+
+
+def test_a_probe_forgets_the_shortfall():
+    batcher = Batcher(Limits(lanes=1), measured(b1=5.0))
+    batcher.shortfall.seconds = 1.0
+    for _ in range(PROBE_AFTER):
+        with pytest.raises(DeadlineExceeded):
+            batcher.offer(ask(deadline=0.1), 0.0)
+    offered(batcher, ask(deadline=0.1))
+    batcher.done(batcher.take(0.0), 0.001, 0.001)
+    assert batcher.shortfall.seconds == 0.0
 
 
 def test_leavers_are_not_computed_and_cannot_fill_memory():

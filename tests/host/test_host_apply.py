@@ -72,3 +72,61 @@ def test_a_machine_whose_call_numbers_are_unknown_is_a_note(monkeypatch):
     monkeypatch.setattr(apply, "_SYSCALLS", {})
     assert "is not known for" in set_memory([0])
     assert apply.get_memory() is None
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "fit", "then"),
+    [
+        (256, 4096, 1000, 1000, 1128),  # raised as far as needed
+        (256, 512, 1000, 384, 512),  # as far as allowed
+        (4096, 4096, 1000, 1000, 4096),  # never lowered
+        (64, 64, 1000, 1, 64),
+    ],
+)
+def test_files_make_room_for_connections_as_far_as_the_hard_limit_allows(soft, hard, wanted, fit, then):
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+from whet.host import room_for
+print(room_for({wanted}), *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    assert in_child(code) == f"{fit} {then} {hard}"
+
+
+def test_threads_started_in_confinement_are_free_afterwards():
+    code = """
+import os, threading
+from whet.host import confined
+end = threading.Event()
+masks = {}
+
+def run(name):
+    masks[name] = os.sched_getaffinity(0)
+    end.wait()
+
+whole = os.sched_getaffinity(0)
+with confined():
+    inside = os.sched_getaffinity(0)
+    thread = threading.Thread(target=run, args=("started",), daemon=True)
+    thread.start()
+    while "started" not in masks:
+        pass
+print(len(inside) == max(1, len(whole) // 2), masks["started"] == inside, os.sched_getaffinity(0) == whole,
+      os.sched_getaffinity(thread.native_id) == whole)
+end.set()
+"""
+    assert in_child(code) == "True True True True"
+
+
+def test_confinement_ends_with_an_exception_too():
+    code = """
+import os
+from whet.host import confined
+whole = os.sched_getaffinity(0)
+try:
+    with confined():
+        raise ValueError
+except ValueError:
+    print(os.sched_getaffinity(0) == whole)
+"""
+    assert in_child(code) == "True"

@@ -57,6 +57,7 @@ async def open_engine(
     name: str = "",
     weight: float = 1.0,
     cache_dir: "Path | None" = None,
+    beside: bool = False,
 ) -> "Engine":
     """Compile and warm ``artifact`` under ``plan`` beside the running loop, and return its engine, ready to serve.
 
@@ -67,6 +68,7 @@ async def open_engine(
         name: shown in logs and in the gate's shares.
         weight: part of the gate's cores, relative to the other models'.
         cache_dir: where compiled models are kept between starts, or None to keep none.
+        beside: other models serve meanwhile, and are to be disturbed little.
 
     Raises:
         PlanRefused: a knob that cannot be honoured.
@@ -79,7 +81,7 @@ async def open_engine(
     from whet.engine.ready import get_ready
 
     wide = plan if gate is None else gate.widen(plan)
-    ready = await asyncio.to_thread(get_ready, artifact, wide, cache_dir)
+    ready = await asyncio.to_thread(get_ready, artifact, wide, cache_dir, beside=beside)
     try:
         return Engine(ready, name=name, gate=gate, weight=weight)
     except PlanRefused:

@@ -20,7 +20,7 @@ seconds and carries out what they say.
 from dataclasses import dataclass
 from math import inf
 
-from whet.engine.costs import ServiceTimes
+from whet.engine.costs import ServiceTimes, Shortfall
 from whet.engine.request import SETTLED, WAITING, Request
 from whet.engine.waiting import Waiting
 from whet.errors import DeadlineExceeded, QueueFull, TooLarge
@@ -81,16 +81,29 @@ class Batcher:
         limits: its bounds.
         lanes: batches that may be computed at the same time now; at most ``limits.lanes``, fewer while cores are lent.
         costs: the measured service times the decisions rest on.
+        shortfall: by how much answers have come later than those times promise.
         queue: the requests that wait.
         dropped: requests refused by ``offer`` or ``take``; the caller answers them and clears the list.
     """
 
-    __slots__ = ("_flying", "_max", "_refusals", "_size_for", "costs", "dropped", "lanes", "limits", "queue")
+    __slots__ = (
+        "_flying",
+        "_max",
+        "_refusals",
+        "_size_for",
+        "costs",
+        "dropped",
+        "lanes",
+        "limits",
+        "queue",
+        "shortfall",
+    )
 
     def __init__(self, limits: Limits, costs: ServiceTimes | None = None) -> None:
         self.limits = limits
         self.lanes = limits.lanes
         self.costs = costs if costs is not None else ServiceTimes()
+        self.shortfall = Shortfall()
         self.queue = Waiting()
         self.dropped: list[Request] = []
         sizes = limits.batch_sizes
@@ -165,6 +178,7 @@ class Batcher:
         if seconds is not None:
             if any(piece.request.probe for piece in batch.pieces):
                 self.costs.forget()
+                self.shortfall.forget()
             self.costs.observe(batch.size, seconds)
             self._refusals = 0
         return [piece for piece in batch.pieces if piece.request.state != SETTLED]
@@ -175,6 +189,11 @@ class Batcher:
         request.answered += piece.rows
         assert request.answered <= request.rows, "more rows answered than asked; this is a bug"
         return request.answered == request.rows
+
+    def delivered(self, request: Request, now: float) -> None:
+        """Learn how far the promise to a request was from the truth: its answer has just been handed over."""
+        if request.promised:
+            self.shortfall.observe(now - request.promised, self.costs.likely(self._max))
 
     def withdraw(self, request: Request) -> bool:
         """Settle a request whose caller left or whose other rows failed; return whether any of its rows still waited.
@@ -213,7 +232,7 @@ class Batcher:
 
         Wait = what is left of the batches in flight, plus the rows ahead of it in full batches, shared by the lanes.
         Times to come are likely ones, not typical ones: a queue a little shorter costs no throughput while it is not
-        empty, but a request admitted in vain is refused late.
+        empty, but a request admitted in vain is refused late. What the loop takes is not in it (see :attr:`shortfall`).
         """
         lanes, costs, flying = self.lanes, self.costs, self._flying
         full, rest = divmod(rows, self._max)
@@ -243,6 +262,9 @@ class Batcher:
         if left <= 0:
             raise DeadlineExceeded(f"deadline passed {-left * 1e3:.1f} ms before the request arrived; allow more time")
         needs = self.estimate(request.rows, request.priority, now)
+        if self.queue.rows or len(self._flying) >= self.lanes:
+            request.promised = now + needs
+            needs += self.shortfall.seconds
         if needs <= left:
             return
         if self._refusals >= PROBE_AFTER and not self._flying and not self.queue.rows:

@@ -1,4 +1,4 @@
-"""What a batch costs, learnt from what batches cost: an estimate of compute time per batch size. Pure."""
+"""What a batch costs and how far promises fall short, learnt from what batches and answers took. Pure."""
 
 MEAN_GAIN = 1 / 8
 """Weight of a new measurement in the smoothed time."""
@@ -6,6 +6,36 @@ SPREAD_GAIN = 1 / 4
 """Weight of a new deviation in the smoothed spread."""
 SPREADS = 2.0
 """How many spreads above the mean ``likely`` lies."""
+LATE_SHARE = 0.01
+"""Share of promised answers that may come later than promised."""
+STEP = 0.05
+"""How far one late answer moves the shortfall, in likely compute times of the largest batch."""
+MOST = 8.0
+"""Largest shortfall, in the same unit."""
+
+
+class Shortfall:
+    """By how much an answer may come later than compute times alone promise, seconds: 0 while all come in time.
+
+    Compute times say nothing of what the loop, the transport and the scheduler take. A running quantile does: it rises
+    by a step with every answer past it and falls by a small one with every other, so that in balance
+    :data:`LATE_SHARE` of the answers lie past it (stochastic approximation, Robbins and Monro 1951).
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def observe(self, late: float, unit: float) -> None:
+        """Take in that an answer came ``late`` seconds after its promise; ``unit`` is a likely compute time."""
+        step = STEP * unit
+        moved = self.seconds + (step * (1 - LATE_SHARE) if late > self.seconds else -step * LATE_SHARE)
+        self.seconds = min(max(moved, 0.0), MOST * unit)
+
+    def forget(self) -> None:
+        """Start over."""
+        self.seconds = 0.0
 
 
 class ServiceTimes:

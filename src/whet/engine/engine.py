@@ -274,7 +274,7 @@ class Engine:
                 self._fail(pieces, failure(error, f"postprocessing a batch of '{self.name}'"))
                 return
         began, padded, compute_ns = span[0], batch.size - batch.rows, int((span[1] - span[0]) * NS)
-        alone = len(batch.pieces) == 1
+        alone, waited = len(batch.pieces) == 1, max(monotonic() - span[1], 0.0)
         for piece in pieces:
             request = piece.request
             if request.state == SETTLED:  # refused or left while this batch was being computed
@@ -292,6 +292,8 @@ class Engine:
                 answer = join(request.parts)
             self._counters.answer(answer.timing)
             self._settle(request, answer)
+            # What a request waits in its socket cannot be seen; it is what an answer waits for the loop, about.
+            self._batcher.delivered(request, monotonic() + waited)
 
     def _fail(self, pieces: list[Piece], error: WhetError) -> None:
         for piece in pieces:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ SHAPES_KEPT = 16
 """Input shapes whose arrays a slot keeps, where shapes vary."""
 FITTING_KEPT = 10_000
 """Shapes remembered as fitting a net with variable axes."""
+Kept = tuple[BlobCache, str, "Future[Path | None]"]
+"""Where a compiled model is kept, under which key, and its folder once it is verified (None if there is none)."""
 _NAMES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _READ_BACK = (
     "NUM_STREAMS",
@@ -80,12 +83,15 @@ class OpenVINO:
         refuse_illegal("OpenVINO", able, artifact, plan)
         refuse_other_isa(plan, environ())
         try:
-            model, inputs, rest = self.read(artifact, plan)
             sizes: tuple[int | None, ...] = plan.batch_sizes
             if plan.dynamic_batch or not artifact.batched:
                 sizes = (None,)
-            kept = None if cache_dir is None else (BlobCache(cache_dir / "openvino"), artifact.sha256)
-            compiled = {size: self._compile(fix_batch(model, inputs, size), plan, kept) for size in sizes}
+            with ThreadPoolExecutor(1) as verifier:  # checksums are computed while the graph is read
+                kept = (
+                    {} if cache_dir is None else self._look(cache_dir / "openvino", artifact, plan, (sizes, verifier))
+                )
+                model, inputs, rest = self.read(artifact, plan)
+                compiled = {size: self._compile(fix_batch(model, inputs, size), plan, kept.get(size)) for size in sizes}
         except RuntimeError as error:
             log.exception("OpenVINO cannot compile artifact %s", artifact.sha256[:12])
             raise RuntimeFailed(f"OpenVINO cannot compile this model under {plan}: {_reason(error)}") from error
@@ -105,30 +111,42 @@ class OpenVINO:
         """Compile one batch size with ``more`` settings than the plan's, without a cache: for looking inside."""
         return self.core.compile_model(fix_batch(model, inputs, size), plan.device, {**settings_for(plan), **more})
 
-    def _compile(self, model: Any, plan: Plan, kept: tuple[BlobCache, str] | None) -> Any:
+    def _look(
+        self, folder: Path, artifact: Artifact, plan: Plan, how: tuple[tuple[int | None, ...], ThreadPoolExecutor]
+    ) -> dict[int | None, Kept]:
+        """Begin to look for the compiled model of each batch size."""
+        sizes, verifier = how
+        cache, found = BlobCache(folder), {}
+        inputs = artifact.service_inputs if plan.fused_preprocessing else artifact.inputs
+        for size in sizes:
+            key = key_of(
+                {
+                    "artifact": artifact.sha256,
+                    "fused": plan.fused_preprocessing,
+                    "batch": size,
+                    "inputs": [(spec.name, spec.datatype, spec.shape) for spec in inputs],
+                    "device": plan.device,
+                    "config": settings_for(plan),
+                    "version": self.ov.__version__,
+                    "isa": f"{self.core.get_property(plan.device, 'FULL_DEVICE_NAME')} {isa_ceilings()}",
+                    "ceiling": environ().get(ISA_VARIABLE, ""),
+                }
+            )
+            found[size] = cache, key, verifier.submit(cache.find, key)
+        return found
+
+    def _compile(self, model: Any, plan: Plan, kept: Kept | None) -> Any:
         config = settings_for(plan)
         if kept is None:
             return self.core.compile_model(model, plan.device, config)
-        cache, artifact = kept
-        key = key_of(
-            {
-                "artifact": artifact,
-                "fused": plan.fused_preprocessing,
-                "shapes": {port.get_any_name(): str(port.get_partial_shape()) for port in model.inputs},
-                "device": plan.device,
-                "config": config,
-                "version": self.ov.__version__,
-                "isa": f"{self.core.get_property(plan.device, 'FULL_DEVICE_NAME')} {isa_ceilings()}",
-                "ceiling": environ().get(ISA_VARIABLE, ""),
-            }
-        )
+        cache, key, found = kept
         compiled: list[Any] = []
 
         def compile_into(place: Path | None) -> None:
             where = {} if place is None else {"CACHE_DIR": str(place), "CACHE_MODE": "OPTIMIZE_SPEED"}
             compiled.append(self.core.compile_model(model, plan.device, {**config, **where}))
 
-        folder = cache.find(key)
+        folder = found.result()
         if folder is None:
             cache.write(key, compile_into)
         else:

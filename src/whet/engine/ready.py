@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from whet.engine.environment import unmet
 from whet.engine.lanes import Lanes, Place
 from whet.engine.surround import After, Before, postprocessing, preprocessing
 from whet.errors import PlanRefused, RuntimeFailed
+from whet.host import confined
 from whet.models.around import service_outputs
 from whet.models.artifact import Artifact
 from whet.plan import Plan
@@ -20,8 +22,6 @@ from whet.tensors import DYNAMIC, TensorSpec
 
 log = logging.getLogger("whet.engine")
 
-WARM_RUNS = 2
-"""Runs of every place at every batch size before the model counts as ready; the last one seeds the estimates."""
 WARM_DIM = 8
 """Length of a variable dimension during warm-up."""
 WARM_TIMEOUT_S = 300.0
@@ -62,8 +62,15 @@ class Ready:
         self.session.close()
 
 
-def get_ready(artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> Ready:
+def get_ready(artifact: Artifact, plan: Plan, cache_dir: Path | None = None, *, beside: bool = False) -> Ready:
     """Compile and warm ``artifact`` under ``plan``.
+
+    Args:
+        artifact: the model.
+        plan: its knobs.
+        cache_dir: where compiled models are kept, or None.
+        beside: other models serve meanwhile: compile on half of the CPUs. (A plan that pins threads is compiled on
+            all of them: its pins are the runtime's own.)
 
     Raises:
         PlanRefused: the plan is for another artifact or holds a knob the runtime cannot honour.
@@ -80,7 +87,8 @@ def get_ready(artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> 
     lacks = unmet(plan, environ()) if plan.allocator != "default" or plan.openmp is not None else []
     if lacks:
         raise PlanRefused(f"plan needs another environment: {'; '.join(lacks)}; start the process with it")
-    session = load_runtime(plan.runtime).open(artifact, plan, cache_dir)
+    with confined() if beside and not plan.pinning else nullcontext():
+        session = load_runtime(plan.runtime).open(artifact, plan, cache_dir)
     try:
         limits = limits_of(artifact, plan, session.effective.streams)
         places = [Place(session.slot()) for _ in range(limits.lanes + limits.ahead)]
@@ -104,7 +112,9 @@ def limits_of(artifact: Artifact, plan: Plan, streams: int) -> Limits:
 
 
 def warm(session: Session, places: list[Place], limits: Limits, *, batched: bool) -> ServiceTimes:
-    """Run every place at every batch size, one alone and then all lanes at once; return the times of the last round.
+    """Run every place at every batch size, one after the other and then all lanes at once; return the last times.
+
+    The first run of a place allocates and is slow; one at a time it leaves the other cores to models that serve.
 
     Raises:
         RuntimeFailed: a run failed or hung. A model whose inputs have variable dimensions may refuse the shape chosen
@@ -115,11 +125,12 @@ def warm(session: Session, places: list[Place], limits: Limits, *, batched: bool
     lanes = Lanes(limits.lanes, woken.set, "warm")
     try:
         for size in limits.batch_sizes:
-            # One run alone first: two threads making a process's first OpenVINO calls at the same moment can deadlock
-            # (one waits for the interpreter's lock inside a static initialiser, the other for the initialiser).
-            _round(lanes, woken, places[:1], _warm_shapes(session, size, batched=batched), size)
-            for _ in range(WARM_RUNS):
-                seconds = _round(lanes, woken, places, _warm_shapes(session, size, batched=batched), size)
+            # Alone first also because two threads making a process's first OpenVINO calls at the same moment can
+            # deadlock (one waits for the interpreter's lock in a static initialiser, the other for the initialiser).
+            shapes = _warm_shapes(session, size, batched=batched)
+            for place in places:
+                _round(lanes, woken, [place], shapes, size)
+            seconds = _round(lanes, woken, places, shapes, size)
             costs.observe(size, sorted(seconds)[len(seconds) // 2])
     except RuntimeFailed:
         if all(DYNAMIC not in (spec.shape[1:] if batched else spec.shape) for spec in session.inputs):

@@ -64,6 +64,8 @@ class Request:
         began: when its first batch began, or 0.
         state: :data:`WAITING`, :data:`STARTED` or :data:`SETTLED`.
         probe: admitted against the estimate, to measure again.
+        promised: when compute times alone said that the answer would be there, or 0 for a request without a deadline
+            or one that found the engine idle.
         parts: answers of a split request, joined when the last one is there.
     """
 
@@ -80,6 +82,7 @@ class Request:
     began: float = field(default=0.0, init=False)
     state: int = field(default=WAITING, init=False)
     probe: bool = field(default=False, init=False)
+    promised: float = field(default=0.0, init=False)
     parts: list[tuple[int, Answer]] | None = field(default=None, init=False)
 
 

@@ -9,14 +9,15 @@ two thin shells touch the machine:
 - :mod:`placement`: :func:`place` (host x workers x streams x threads -> CPU sets), with :mod:`deal` beneath it;
   :mod:`sharing`: workers of a host, cores of co-hosted models. Pure.
 - :mod:`counters`: throttling, stolen time, CPU time, memory and threads of a process, for honest measurements.
-- :mod:`apply`: CPU mask and memory policy of a worker. :mod:`roofline`: measured peaks. Both act on the machine.
+- :mod:`apply`: CPU mask, memory policy and open files of a worker. :mod:`roofline`: measured peaks. Both act on the
+  machine.
 - :mod:`describe`: the host in words.
 
 Every reader takes ``root``, so a recorded ``/proc`` and ``/sys`` stands in for a machine one does not have. Importing
 the package imports neither numpy nor any runtime, and starts nothing.
 """
 
-from whet.host.apply import inherited, set_affinity, set_memory
+from whet.host.apply import confined, inherited, room_for, set_affinity, set_memory
 from whet.host.budget import Budget
 from whet.host.cgroups import Limits, Throttle
 from whet.host.counters import Counters, Memory, ThreadCpu, delta, memory, read_counters, thread_cpus
@@ -46,6 +47,7 @@ __all__ = [
     "Unused",
     "WorkerPlace",
     "bound_s",
+    "confined",
     "default_workers",
     "delta",
     "describe",
@@ -58,6 +60,7 @@ __all__ = [
     "rate",
     "read_counters",
     "read_host",
+    "room_for",
     "set_affinity",
     "set_memory",
     "shares",

@@ -4,12 +4,16 @@ Both belong to a thread and are inherited by the threads and processes it starts
 worker in :func:`inherited`, and the worker's interpreter has its place from its first instruction; a process that
 places itself calls :func:`set_affinity` and :func:`set_memory` before it starts any thread. A refusal by the kernel is
 a note for the log, never an error: a service on unpinned cores is better than none.
+
+:func:`room_for` does the same for open files: many systems start a process with room for 1024.
 """
 
 import os
+import resource
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from whet.host.files import format_list
@@ -26,8 +30,49 @@ _DEFAULT, _PREFERRED, _BIND, _PREFERRED_MANY = 0, 1, 2, 5
 # (set_mempolicy, get_mempolicy): glibc has no wrappers, libnuma is not everywhere.
 _SYSCALLS = {"x86_64": (238, 239), "aarch64": (237, 236)}
 
+_THREADS = Path("/proc/self/task")
 _MASK_BITS = 1024
 """NUMA nodes a mask can name; no kernel has more (MAX_NUMNODES)."""
+
+
+@contextmanager
+def confined() -> Iterator[None]:
+    """Keep the calling thread, and what it starts in the block, on half of its CPUs: the rest stay free for others.
+
+    At the end the thread and all threads of the process that were started meanwhile may use its CPUs again; a lower
+    priority could not be taken back like that. With one CPU, or where the kernel refuses, nothing happens.
+    """
+    mask = os.sched_getaffinity(0)
+    if len(mask) < 2 or set_affinity(sorted(mask)[: len(mask) // 2]) is not None:
+        yield
+        return
+    before = set(_THREADS.iterdir())
+    try:
+        yield
+    finally:
+        set_affinity(mask)
+        for thread in set(_THREADS.iterdir()) - before:
+            with suppress(OSError):  # it has ended
+                os.sched_setaffinity(int(thread.name), mask)
+
+
+SPARE_FILES = 128
+"""Open files a process needs beside its connections: libraries, models, logs, pipes."""
+
+
+def room_for(connections: int) -> int:
+    """Raise the soft limit on open files so that ``connections`` fit; return how many do under the hard limit.
+
+    At the soft limit accepting fails again and again and nobody is told; a bound below it refuses in words.
+    """
+    wanted = connections + SPARE_FILES
+    soft, hard = (
+        wanted if limit == resource.RLIM_INFINITY else limit for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    if soft < min(wanted, hard):
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return max(1, min(connections, soft - SPARE_FILES))
 
 
 def set_affinity(cpus: Iterable[int]) -> str | None:

@@ -93,6 +93,11 @@ class Repository:
         state = states[-1]
         raise NotReady(f"{said} is {state.state.lower()}{': ' + state.reason if state.reason else ''}; try again later")
 
+    @property
+    def serves(self) -> bool:
+        """Some model is served now."""
+        return bool(self._serving)
+
     def versions(self, name: str) -> list[str]:
         """Return the versions of a model that serve, ascending."""
         return sorted((key[1] for key in self._serving if key[0] == name and key[1]), key=version_order)

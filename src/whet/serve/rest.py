@@ -99,7 +99,7 @@ class HttpCall(Call):
     transport = "http"
 
     def __init__(self, service: Service, exchange: Exchange) -> None:
-        super().__init__(service)
+        super().__init__(service, exchange.began)
         self._exchange = exchange
 
     def deliver(self, model: Model, question: Question, answer: Answer) -> None:

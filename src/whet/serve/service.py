@@ -138,13 +138,18 @@ class Call:
     """One inference, from whole request to written answer; answered exactly once unless its caller leaves.
 
     A transport overrides :meth:`deliver` and :meth:`refuse`. On the loop's thread throughout.
+
+    Args:
+        service: of the worker.
+        arrived: when the request began to arrive, seconds of ``time.monotonic()``: its deadline counts from then.
     """
 
-    __slots__ = ("_began_ns", "_over", "_request", "_service", "model", "question")
+    __slots__ = ("_arrived", "_began_ns", "_over", "_request", "_service", "model", "question")
     transport = ""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, arrived: float | None = None) -> None:
         self._service = service
+        self._arrived = time.monotonic() if arrived is None else arrived
         self._began_ns = time.perf_counter_ns()
         self._over = False
         self._request: Request | None = None
@@ -168,7 +173,7 @@ class Call:
             name: of the model.
             version: of the model, or empty.
             decode: turns the request into a question, given the model's signature.
-            timeout_s: what the transport's own deadline leaves, seconds.
+            timeout_s: what the transport's own deadline left when the request began to arrive, seconds.
         """
         try:
             self.model = model = self._service.repository.find(name, version)
@@ -176,7 +181,7 @@ class Call:
             self._request = request = Request(question.inputs, self._done, priority=question.priority)
             limits = [one for one in (question.timeout_s, timeout_s, self._service.timeout_s) if one is not None]
             if limits:
-                request.deadline = time.monotonic() + min(limits)
+                request.deadline = self._arrived + min(limits)
             request.decode_ns = time.perf_counter_ns() - self._began_ns
             model.engine.submit(request)
         except Exception as error:  # noqa: BLE001  (known() logs what is not of the tree)

@@ -28,7 +28,7 @@ from whet.engine.engine import Engine
 from whet.engine.environment import unmet
 from whet.engine.gate import CoreGate
 from whet.errors import AddressInUse, PlanRefused, RuntimeFailed, Unsupported, WhetError
-from whet.host import memory
+from whet.host import memory, room_for
 from whet.models.artifact import Artifact
 from whet.serve import control, logs
 from whet.serve.codes import known, to_wire
@@ -163,7 +163,7 @@ class Worker:
         if deployment.gate_cores:
             gate = self._gates.setdefault(deployment.gate_cores, CoreGate(deployment.gate_cores))
         how: dict[str, Any] = {"gate": gate, "name": deployment.name, "weight": deployment.weight}
-        how["cache_dir"] = self._cache
+        how |= {"cache_dir": self._cache, "beside": self._repository.serves}
         try:
             return await open_engine(artifact, deployment.plan, **how)
         except (PlanRefused, RuntimeFailed, Unsupported) as error:
@@ -210,11 +210,18 @@ class Worker:
 
 
 def limits_of(settings: ServeSettings) -> Limits:
-    """Return the bounds of HTTP from the settings."""
+    """Return the bounds of HTTP from the settings; each transport may have half of the files there is room for."""
+    fit = (room_for(2 * settings.max_connections) + 1) // 2
+    if fit < settings.max_connections:
+        log.warning(
+            "room for %d connections, not %d: raise the hard limit on open files (ulimit -Hn)",
+            fit,
+            settings.max_connections,
+        )
     return Limits(
         body_bytes=settings.max_body_bytes,
         header_bytes=settings.max_header_bytes,
-        connections=settings.max_connections,
+        connections=fit,
         header_s=settings.header_timeout_ms / 1e3,
         body_s=settings.body_timeout_ms / 1e3,
         idle_s=settings.idle_timeout_ms / 1e3,
