@@ -12,6 +12,7 @@ PROBES = {
     "keras": "keras",
     "sklearn": "sklearn",
     "prune": "torch_pruning",
+    "tpe": "optuna",
 }
 
 

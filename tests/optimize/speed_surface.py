@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from whet.engine.base import Capabilities
-from whet.optimize.search import Candidate
 from whet.optimize.space import Room, Space, Variant, build, simplicity
+from whet.optimize.strategy import Candidate
 from whet.plan import Targets
 
 OPENVINO = Capabilities(

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from speed_surface import Surface, candidates, space
 
 from whet.optimize.costmodel import CostModel, polish
-from whet.optimize.search import Budget, Candidate, Exhaustive, Racing, Random, Told, replay
+from whet.optimize.search import Racing
+from whet.optimize.strategy import Budget, Candidate, Told, replay
+from whet.optimize.yardsticks import Exhaustive, Random
 
 SEEDS = range(20)
 

@@ -36,6 +36,11 @@ from whet.cli.verbs import as_json, importer_options, model_options
     "--targets", "file", metavar="FILE", help="TOML with any of these and tables [targets], [variants]; flags win."
 )
 @click.option("--budget", metavar="TIME", help="How long the whole job may take.  [default: 120s]")
+@click.option(
+    "--strategy",
+    type=click.Choice(["racing", "random", "exhaustive", "tpe"]),
+    help="How plans to measure are chosen; tpe needs whet[tpe].  [default: racing]",
+)
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Consider only these runtimes.")
 @click.option("--variant", "variants", multiple=True, metavar="NAME=PATH", help="A further model that competes.")
 @click.option("--calibration", type=click.IntRange(1), metavar="N", help="Samples to calibrate with.  [default: 300]")
@@ -87,7 +92,7 @@ def _request(model: str, values: dict[str, Any]) -> Any:
     )  # fmt: skip
     plain = (
         "data", "synthetic", "service", "budget", "calibration", "evaluation", "allow_synthetic_calibration", "name",
-        "seed", "journal",
+        "seed", "journal", "strategy",
     )  # fmt: skip
     flags = Job(
         **{name: values[name] for name in plain},
@@ -97,7 +102,16 @@ def _request(model: str, values: dict[str, Any]) -> Any:
     )
     job = flags.over(read_job(Path(values["file"]))) if values["file"] else flags
     targets, assumed = aimed(job.targets, job.service)
-    same = ("service", "runtimes", "calibration", "evaluation", "allow_synthetic_calibration", "name", "seed")
+    same = (
+        "service",
+        "runtimes",
+        "calibration",
+        "evaluation",
+        "allow_synthetic_calibration",
+        "name",
+        "seed",
+        "strategy",
+    )
     given = {name: value for name in same if (value := getattr(job, name)) is not None}
     if job.budget is not None:
         given["budget_s"] = seconds(job.budget)

@@ -23,7 +23,7 @@ def advice(state: State) -> list[dict[str, Any]]:
     """Return what each choice was worth: the chosen plan against measured plans that differ in this one axis."""
     if state.chosen is None:
         return []
-    chosen, ranking = state.chosen.plan, {one.key: one for one in state.racing.ranking()}
+    chosen, ranking = state.chosen.plan, {one.key: one for one in state.strategy.ranking()}
     found = []
     for name, value, fields in AXES:
         best: tuple[float, Case] | None = None

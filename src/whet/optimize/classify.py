@@ -105,7 +105,7 @@ def first(state: State) -> None:
 
 def confirm(state: State) -> None:
     """Judge again by the search's own plans, once batches were measured."""
-    ranking = {one.key: one.score for one in state.racing.ranking()}
+    ranking = {one.key: one.score for one in state.strategy.ranking()}
     plans = {key: state.lab.records[key].case.plan for key in ranking}
     own = {key: plan for key, plan in plans.items() if _exact(state, plan)}
     single = max((ranking[key] for key, plan in own.items() if plan.max_batch == 1), default=None)

@@ -359,7 +359,7 @@ def _aim(rung: Recipe | None, plan: Plan) -> str:
 
 def _behind(state: State, runtime: str, limit: float) -> float | None:
     """Return how many times slower a runtime's best f32 plan is than the best, if by more than ``limit``; else None."""
-    ranking = state.racing.ranking()
+    ranking = state.strategy.ranking()
     if not ranking:
         return None
     own = [one for one in ranking if state.lab.records[one.key].case.plan.runtime == runtime]

@@ -59,7 +59,7 @@ def hold(state: State) -> None:
 
 def finalists(state: State) -> list[Case]:
     """Return the best few of the search, and the best unrounded one: a compressed plan has to beat it here."""
-    ranking = state.racing.ranking()
+    ranking = state.strategy.ranking()
     cases = [state.lab.records[one.key].case for one in ranking]
     exact = next((case for case in cases if _exact(state, case.plan)), None)
     best = cases[:FINALISTS]
@@ -103,7 +103,7 @@ def choose(state: State, cases: Sequence[Case]) -> Case | None:
 
 def best_so_far(state: State) -> Case | None:
     """Return the best case of an unfinished search that may ship: no finals were held, so the ranking decides."""
-    for one in state.racing.ranking():
+    for one in state.strategy.ranking():
         record = state.lab.records[one.key]
         if (
             record.kept

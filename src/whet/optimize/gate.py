@@ -36,7 +36,7 @@ class Gate:
         """
         state = self.state
         seen = [state.levels[one].plan for one in ("application", "system") if one in state.levels]
-        seen += [state.lab.records[one.key].case.plan for one in state.racing.ranking()]
+        seen += [state.lab.records[one.key].case.plan for one in state.strategy.ranking()]
         same = [state.artifact.sha256, *(one.artifact for one in state.variants if one.native)]
         exact = [plan for artifact in same for plan in seen if (plan.artifact, plan.precision) == (artifact, "f32")]
         if exact:

@@ -55,6 +55,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         allow_synthetic_calibration: calibrate and judge on noise.
         name: of the model when served.
         seed: of every draw.
+        strategy: how plans to measure are chosen.
         journal: folder of a journal that several jobs share.
         targets: fields of :class:`whet.plan.Targets`, by name; never None.
         variants: further models that compete: label -> path.
@@ -70,6 +71,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     allow_synthetic_calibration: bool | None = None
     name: str | None = None
     seed: int | None = None
+    strategy: str | None = None
     journal: str | None = None
     targets: dict[str, Any] = {}
     variants: dict[str, str] = {}

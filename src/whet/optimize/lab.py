@@ -112,6 +112,7 @@ class Lab:
         pools: samples of artifacts that take others than ``pool``, by sha256.
         judge: decides which blocks count.
         records: by key.
+        now: the clock that what is measured here costs time on, seconds.
         measuring_cpu_s: CPU seconds the measuring process itself used while blocks ran.
     """
 
@@ -126,6 +127,7 @@ class Lab:
     pools: dict[str, Path] = field(default_factory=dict)
     judge: Judge = field(default_factory=Judge)
     records: dict[str, Record] = field(default_factory=dict)
+    now: Callable[[], float] = time.monotonic
     measuring_cpu_s: float = 0.0
     measuring_wall_s: float = 0.0
     _trials: dict[str, Trial] = field(default_factory=dict)

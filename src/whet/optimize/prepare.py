@@ -22,10 +22,11 @@ from whet.optimize.lessons import ordered
 from whet.optimize.pool import Pool, materialise
 from whet.optimize.probe import capabilities
 from whet.optimize.request import OptimizeRequest, Progress, Status
-from whet.optimize.search import Budget, Racing
 from whet.optimize.space import Variant, build
 from whet.optimize.stages import room_of
 from whet.optimize.state import Clock, Data, State
+from whet.optimize.strategies import make
+from whet.optimize.strategy import Budget
 from whet.optimize.trial import START_S, Bench
 
 MEASURE = 64
@@ -46,6 +47,8 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
 
     if request.assumed:
         progress(Status("targets", 0, 0, "", clock.left_s, ", ".join(request.assumed)))
+    block_s = min(0.6, max(0.25, request.budget_s / 250))
+    strategy = make(request.strategy, Budget(0.0, 1.2, block_s + 0.08), request.seed)
     say(f"importing {request.model.name}")
     host = _limited(read_host(), request)
     artifact = import_model(request.model, request.options, work / "artifacts")
@@ -64,7 +67,6 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
     lab = Lab(bench, data.measure.folder, artifacts, host.budget.cores, random.Random(request.seed))  # noqa: S311
     lab.narrow = request.targets.objective == "cores"
     journal = _journal(request, artifact, host, work, {name: able.version for name, able in runtimes.items()})
-    block_s = min(0.6, max(0.25, request.budget_s / 250))
     lab.note = lambda kind, document: journal.add(
         kind, document, artifact=str(document.get("artifact", "")), plan=str(document.get("plan", ""))
     )
@@ -79,7 +81,7 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
         lab=lab,
         journal=journal,
         runtimes=runtimes,
-        racing=Racing([], Budget(0.0, 1.2, block_s + 0.08)),
+        strategy=strategy,
         space=space,
         variants=variants,
         refused=list(refused),

@@ -36,6 +36,7 @@ class OptimizeRequest:
             (samples arrive at a steady rate; like online).
         name: the model's name when served; the file's own when empty.
         variants: further models of the same service that compete: label -> path.
+        strategy: how plans to measure are chosen, one of :data:`whet.optimize.strategies.NAMES`.
         resume: go on where an interrupted run of the same job stopped.
         calibration: samples to calibrate with, at most.
         evaluation: samples to judge accuracy on, at most.
@@ -57,6 +58,7 @@ class OptimizeRequest:
     service: Service = "online"
     name: str = ""
     variants: dict[str, Path] = field(default_factory=dict)
+    strategy: str = "racing"
     resume: bool = False
     calibration: int = 300
     evaluation: int = 2000

@@ -1,7 +1,6 @@
 """The search, level by level: rounds of trials asked for by the strategy, measured in the lab, told back."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from whet.engine.environment import ALLOCATORS, can_preload
@@ -12,9 +11,9 @@ from whet.optimize.baselines import measure as measure_baselines
 from whet.optimize.lab import Case, Record, capacity
 from whet.optimize.lessons import proposed
 from whet.optimize.recall import read_past
-from whet.optimize.search import Candidate, Told
 from whet.optimize.space import Level, Room, Variant, build, simplicity
 from whet.optimize.state import State
+from whet.optimize.strategy import Candidate, Told
 from whet.optimize.trial_words import Measured
 from whet.plan import Plan, Targets
 
@@ -83,7 +82,7 @@ def baselines(state: State) -> None:
         # A block holds some thirty samples at least, or says little.
         state.block_s = min(max(state.block_s, 30 * sample_s), max(state.block_s, state.clock.budget_s / 40))
         build_space(state, sample_ms=1000.0 * sample_s)
-    state.racing.budget = type(state.racing.budget)(0.0, state.racing.budget.start_s, state.block_s + 0.08)
+    state.strategy.budget = type(state.strategy.budget)(0.0, state.strategy.budget.start_s, state.block_s + 0.08)
     room = state.bench_memory_mb()
     largest = max((record.ready.rss_mb for record in state.lab.records.values() if record.ready), default=0.0)
     if room is not None and largest:  # so many may stay resident, stopped, ready for the finals
@@ -120,17 +119,17 @@ def level(state: State, name: Level, seconds: float) -> None:
     taught = [plan.id for plan in proposed(state.lessons, name, state.space, plans)]
     seeds = [key_of[plan] for plan in (*taught, *_seeds(state, name, plans)) if plan in key_of]
     must = classify.order(state).must if name == "application" else MUST[name]
-    state.racing.extend(candidates, seconds, seeds, must=must + len(taught))
+    state.strategy.extend(candidates, seconds, seeds, must=must + len(taught))
     for plan in plans:
         known(state, plan, name)
     plan_of = {key: record.case.plan for key, record in state.lab.records.items()}
     plan_of |= {key_of[plan.id]: plan for plan in plans}
-    while (asked := state.racing.ask()) is not None:
+    while (asked := state.strategy.ask()) is not None:
         cases = [case_of(state, plan_of[key]) for key in asked.keys]
         state.say(name, ", ".join(state.label(case.plan) for case in cases[-3:]))
-        began = time.monotonic()
+        began = state.lab.now()
         records = measured_round(state, cases, asked.blocks)
-        state.racing.tell([told(state, record, asked.blocks) for record in records], time.monotonic() - began)
+        state.strategy.tell([told(state, record, asked.blocks) for record in records], state.lab.now() - began)
         for case in cases:
             state.stage_of.setdefault(case.key, name)
     for step, case in _steps(state, name):
@@ -139,7 +138,7 @@ def level(state: State, name: Level, seconds: float) -> None:
 
 def _steps(state: State, name: Level) -> Iterator[tuple[str, Case]]:
     """Yield the best case of each step a level is made of, the whole level last."""
-    cases = [state.lab.records[one.key].case for one in state.racing.ranking()]
+    cases = [state.lab.records[one.key].case for one in state.strategy.ranking()]
     given = {variant.artifact for variant in state.variants if _given(state, variant)}
     today = next((one.best.plan.runtime for one in state.baselines if one.best is not None), "")
     steps: dict[str, tuple[str, Callable[[Plan], bool]]] = {
@@ -267,12 +266,12 @@ def resume(state: State) -> None:
     if not state.request.resume:
         return
     state.past = read_past(state.journal)
-    state.racing.ledger.block = state.lab.next_block = state.past.next_block
+    state.strategy.ledger.block = state.lab.next_block = state.past.next_block
 
 
 def known(state: State, plan: Plan, name: Level) -> None:
     """Tell the strategy what an interrupted run found of a plan that level ``name`` may choose."""
-    case, ledger = case_of(state, plan), state.racing.ledger
+    case, ledger = case_of(state, plan), state.strategy.ledger
     record = Record(case)
     if not state.past.take(case, record):
         return

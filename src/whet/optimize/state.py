@@ -16,8 +16,8 @@ from whet.optimize.lab import Case, Lab, Record
 from whet.optimize.pool import Pool
 from whet.optimize.recall import Past
 from whet.optimize.request import OptimizeRequest, Progress, Status
-from whet.optimize.search import Racing
 from whet.optimize.space import Refusal, Space, Variant
+from whet.optimize.strategy import Strategy
 from whet.plan import Plan
 from whet.stats import Interval
 
@@ -139,7 +139,7 @@ class State:
     lab: Lab
     journal: Journal
     runtimes: dict[str, Capabilities]
-    racing: Racing
+    strategy: Strategy
     space: Space
     variants: list[Variant] = field(default_factory=list)
     allowed: set[tuple[str, str]] = field(default_factory=set)
@@ -184,7 +184,7 @@ class State:
 
     def best_words(self) -> str:
         """Return the best case so far in words, or the empty string."""
-        ranking = self.racing.ranking()
+        ranking = self.strategy.ranking()
         if not ranking:
             return ""
         record = self.lab.records[ranking[0].key]
