@@ -9,7 +9,7 @@ import pytest
 
 from whet.cli import main
 from whet.cli.parse import named_paths, seconds
-from whet.cli.verbs import VERBS
+from whet.cli.verbs import VERBS, whet
 from whet.errors import UsageError
 from whet.tensors import read_shapes
 
@@ -110,3 +110,10 @@ def test_pairs():
     assert named_paths(("a=b=c",), "--variant") == {"a": "b=c"}
     with pytest.raises(UsageError, match="--variant 'a'"):
         named_paths(("a",), "--variant")
+
+
+@pytest.mark.parametrize("verb", ["inspect", "import", "optimize", "serve"])
+def test_what_is_said_about_a_model_is_said_alike_everywhere(verb):
+    command = whet.get_command(None, verb)
+    taken = {flag for parameter in command.params for flag in parameter.opts}
+    assert {"--weights", "--input-shape", "--signature", "--preprocess", "--allow-pickle"} <= taken

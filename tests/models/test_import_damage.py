@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from whet.errors import DataError, ModelError, OutputError, Unsupported, WhetError
+from whet.errors import DataError, ModelError, OutputError, Unsupported, UsageError, WhetError
 from whet.models.importers import Limits, Options, import_model, recognise
 from whet.models.importers.tf_example import parse_example
 from whet.models.importers.tf_graph import read_graph
@@ -125,6 +125,9 @@ def test_absent_unreadable_and_empty_places(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     refuse(empty, tmp_path / "store", match="is empty")
+    os.mkfifo(tmp_path / "pipe")
+    refuse(tmp_path / "pipe", tmp_path / "store", match="is a pipe, socket or device")
+    refuse(Path("/dev/zero"), tmp_path / "store", match="is a pipe, socket or device")
     if os.geteuid():
         locked = tmp_path / "locked.onnx"
         locked.write_bytes(b"x")
@@ -144,6 +147,14 @@ def test_a_store_that_cannot_be_written_says_so(shared_data, tmp_path):
     blocked.write_text("")
     with pytest.raises(OutputError, match="choose another -o"):
         import_model(shared_data / "tflite/small.tflite", Options(), blocked / "store")
+
+
+def test_what_is_said_about_another_kind_of_model_is_refused(shared_data, tmp_path):
+    lite, symbol = shared_data / "tflite/small.tflite", shared_data / "mxnet/squeezenet1.1-symbol.json"
+    said = "--signature 'x' says nothing about .*small.tflite: it is tflite, and only tf-savedmodel have one"
+    refuse(lite, tmp_path / "store", UsageError, said, signature="x")
+    refuse(lite, tmp_path / "store", UsageError, "only openvino-ir, paddle, .*caffe2 have one", weights=lite)
+    refuse(symbol, tmp_path / "store", UsageError, "only tf-savedmodel have one", signature="x")
 
 
 def test_a_time_limit_ends_an_import(shared_data, tmp_path):

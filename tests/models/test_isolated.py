@@ -90,4 +90,6 @@ def test_foreign_messages_lose_their_noise():
     text = "Exception from src/a.cpp:84:\nCheck 'x' failed at b.cpp:3:\nThe reason.\nmore"
     assert one_line(text) == "The reason."
     assert one_line("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : No Add(1)") == "No Add(1)"
+    source = "Message: /onnxruntime_src/a/b.cc:360 void* A::B(size_t, bool, C*) Failed to allocate"
+    assert one_line(source) == "Message: Failed to allocate"
     assert len(one_line("a" * 1000)) == 300

@@ -96,10 +96,10 @@ def import_and_verify(
     artifact = import_model(path, options, store, limits)
     try:
         return artifact, verify_import(artifact, path, options, samples, tolerance, limits)
-    except ModelError:
+    except ModelError as error:
         if artifact.folder.parent == store and artifact.folder not in before:
             shutil.rmtree(artifact.folder, ignore_errors=True)
-        raise
+        raise type(error)(f"{path}: {error}") from error
 
 
 def verify_import(

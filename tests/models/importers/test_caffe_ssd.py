@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+from ssd_rules import detection_rule, in_order, prior_rule
 
 from whet.errors import ModelError, Unsupported
 from whet.models.importers import caffe
@@ -23,18 +24,6 @@ def inputs(**shapes):
     return "\n".join(
         f'input: "{name}" input_shape {{ {" ".join(f"dim: {d}" for d in shape)} }}' for name, shape in shapes.items()
     )
-
-
-def prior_rule(rows, columns, image, sizes, *, clip, variance, step, offset):
-    """``PriorBoxLayer::Forward_cpu``."""
-    (height, width), boxes = image, []
-    for h in range(rows):
-        for w in range(columns):
-            x, y = (w + offset) * (step or width / columns), (h + offset) * (step or height / rows)
-            for bw, bh in sizes:
-                boxes += [(x - bw / 2) / width, (y - bh / 2) / height, (x + bw / 2) / width, (y + bh / 2) / height]
-    boxes = np.clip(boxes, 0, 1) if clip else np.array(boxes)
-    return np.stack([boxes, np.tile(variance, len(boxes) // 4)])[None]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -58,57 +47,6 @@ def test_prior_boxes_follow_the_rule(tmp_path, run_net, seed):
     arrays = [np.zeros((1, 2, rows, columns), np.float32), np.zeros((1, 3, height, width), np.float32)]
     (found,) = run_net("onnxruntime", convert(tmp_path, text).model, *arrays).values()
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
-
-
-def decode_rule(code, prior, variance, offset):
-    """``DecodeBBox`` of one box."""
-    offset = offset * variance
-    w, h = prior[2] - prior[0], prior[3] - prior[1]
-    if code == "CORNER":
-        return prior + offset
-    if code == "CORNER_SIZE":
-        return prior + offset * (w, h, w, h)
-    x, y = (prior[0] + prior[2]) / 2 + offset[0] * w, (prior[1] + prior[3]) / 2 + offset[1] * h
-    w, h = math.exp(offset[2]) * w, math.exp(offset[3]) * h
-    return np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
-
-
-def overlap_rule(a, b):
-    """``JaccardOverlap`` of normalised boxes."""
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if w <= 0 or h <= 0:
-        return 0.0
-    area = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return w * h / (sum(area) - w * h)
-
-
-def detection_rule(case, location, confidence, priors):
-    """``DetectionOutputLayer::Forward_cpu`` with ``ApplyNMSFast``."""
-    classes, count = case["classes"], priors.shape[2] // 4
-    sets = 1 if case["shared"] else classes
-    boxes, variances = priors[0].reshape(2, count, 4)
-    rows = []
-    for image in range(len(location)):
-        offsets = location[image].reshape(count, sets, 4)
-        scores = confidence[image].reshape(count, classes)
-        ones = np.ones(4)
-        found = []
-        for label in range(classes):
-            if label == case["background"]:
-                continue
-            order = [i for i in np.argsort(-scores[:, label], kind="stable") if scores[i, label] > case["threshold"]]
-            kept = []
-            for i in order[: case["top_k"]] if case["top_k"] > 0 else order:
-                variance = ones if case["encoded"] else variances[i]
-                box = decode_rule(case["code"], boxes[i], variance, offsets[i, 0 if case["shared"] else label])
-                if all(overlap_rule(box, other) <= case["overlap"] for other in kept):
-                    kept.append(box)
-                    found.append((scores[i, label], label, box))
-        found.sort(key=lambda row: -row[0])
-        rows += [
-            (image, label, score, *box) for score, label, box in found[: case["keep"] if case["keep"] > 0 else None]
-        ]
-    return np.array(rows, np.float32).reshape(-1, 7)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -146,8 +84,7 @@ def test_detections_follow_the_rule(tmp_path, run_net, seed, runtime):
     (found,) = run_net(runtime, convert(tmp_path, text).model, location, confidence, priors).values()
     wanted = detection_rule(case, location, confidence, priors)
     assert found.shape == (1, 1, len(wanted), 7)
-    order = [np.lexsort(np.round(rows[:, [2, 1, 0]].T, 4)) for rows in (found[0, 0], wanted)]
-    np.testing.assert_allclose(found[0, 0][order[0]], wanted[order[1]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(in_order(found[0, 0]), in_order(wanted), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

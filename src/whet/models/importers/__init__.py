@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from whet.errors import ModelError, OutputError, Unsupported
+from whet.errors import ModelError, OutputError, Unsupported, UsageError
 from whet.models.artifact import MANIFEST, Artifact, Lineage, hash_path, load_artifact, seal
 from whet.models.importers import isolated, worker
 from whet.models.importers.base import Converted, Format, Options
@@ -30,17 +30,35 @@ FORMATS: tuple[Format, ...] = (
         f"{_HERE}.onnx_file",
         "native in both runtimes, where its opset allows",
     ),
-    Format("openvino-ir", "OpenVINO IR, version 10 and 11", f"{_HERE}.openvino_ir", "native in OpenVINO"),
-    Format("tf-savedmodel", "TensorFlow SavedModel, any signature", f"{_HERE}.tf_savedmodel", "OpenVINO front end"),
+    Format(
+        "openvino-ir",
+        "OpenVINO IR, version 10 and 11",
+        f"{_HERE}.openvino_ir",
+        "native in OpenVINO",
+        takes=("weights",),
+    ),
+    Format(
+        "tf-savedmodel",
+        "TensorFlow SavedModel, any signature",
+        f"{_HERE}.tf_savedmodel",
+        "OpenVINO front end",
+        takes=("signature",),
+    ),
     Format("tflite", "TensorFlow Lite, float, uint8 and int8", f"{_HERE}.tflite", "OpenVINO front end"),
     Format("keras", "Keras .keras and HDF5, versions 1 to 3", f"{_HERE}.keras_file", "Keras on OpenVINO", "keras"),
     Format("torch", "PyTorch .pt2 and TorchScript", f"{_HERE}.torch_file", "OpenVINO front end", "torch"),
     Format("torch-entry", "PyTorch module:function", f"{_HERE}.torch_entry", "torch.export, OpenVINO", "torch"),
-    Format("paddle", "PaddlePaddle .pdmodel", f"{_HERE}.paddle_file", "OpenVINO front end"),
-    Format("paddle-pir", "PaddlePaddle PIR .json", f"{_HERE}.paddle_pir", "paddle2onnx in an environment of its own"),
-    Format("caffe", "Caffe prototxt and caffemodel", f"{_HERE}.caffe", "own importer to ONNX"),
-    Format("mxnet", "MXNet symbol and params", f"{_HERE}.mxnet", "own importer to ONNX"),
-    Format("caffe2", "Caffe2 predict_net and init_net", f"{_HERE}.caffe2", "own importer to ONNX"),
+    Format("paddle", "PaddlePaddle .pdmodel", f"{_HERE}.paddle_file", "OpenVINO front end", takes=("weights",)),
+    Format(
+        "paddle-pir",
+        "PaddlePaddle PIR .json",
+        f"{_HERE}.paddle_pir",
+        "paddle2onnx in an environment of its own",
+        takes=("weights",),
+    ),
+    Format("caffe", "Caffe prototxt and caffemodel", f"{_HERE}.caffe", "own importer to ONNX", takes=("weights",)),
+    Format("mxnet", "MXNet symbol and params", f"{_HERE}.mxnet", "own importer to ONNX", takes=("weights",)),
+    Format("caffe2", "Caffe2 predict_net and init_net", f"{_HERE}.caffe2", "own importer to ONNX", takes=("weights",)),
     Format("tf-frozen", "TensorFlow frozen graph", f"{_HERE}.tf_frozen", "OpenVINO front end"),
     Format("trees", "XGBoost JSON and UBJSON, LightGBM text", f"{_HERE}.trees", "onnxmltools", "sklearn"),
     Format("sklearn", "Pickles of scikit-learn, XGBoost, LightGBM", f"{_HERE}.sklearn_file", "skl2onnx", "sklearn"),
@@ -60,6 +78,8 @@ def recognise(path: Path) -> Format:
         return next(row for row in FORMATS if row.name == "torch-entry")
     if not path.exists():
         raise ModelError(f"{path} does not exist; give a model file or folder, or module:function")
+    if path.is_fifo() or path.is_socket() or path.is_char_device() or path.is_block_device():
+        raise ModelError(f"{path} is a pipe, socket or device; give a model file or folder")
     try:
         empty = not any(path.iterdir()) if path.is_dir() else path.stat().st_size == 0
         if not path.is_dir():
@@ -92,14 +112,26 @@ def import_model(path: Path, options: Options, store: Path, limits: Limits | Non
         DataError: the preprocessing file beside the model does not fit it.
         MissingExtra: the format needs an optional package set.
         OutputError: ``store`` cannot be written.
+        UsageError: ``options`` says what a model of this format does not have.
     """
     if (path / MANIFEST).is_file():
         return load_artifact(path)
     row = recognise(path)
+    _refuse_senseless(path, row, options)
     with _workdir(store) as workdir:
         request = worker.encode(worker.Request(str(path), row, options, workdir))
         settled = _converted(path, row, request, limits or _LIMITS.get(row.name, Limits()))
         return _sealed(path, row, settled, store, options.preprocess)
+
+
+def _refuse_senseless(path: Path, row: Format, options: Options) -> None:
+    """Refuse what is said about another kind of model, instead of passing over it."""
+    if row.name == "refused":
+        return
+    for name, value in (("weights", options.weights), ("signature", options.signature)):
+        if value is not None and name not in row.takes:
+            fit = ", ".join(known.name for known in FORMATS if name in known.takes)
+            raise UsageError(f"--{name} '{value}' says nothing about {path}: it is {row.name}, and only {fit} have one")
 
 
 _LIMITS = {"paddle-pir": Limits(seconds=2400.0)}

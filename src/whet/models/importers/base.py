@@ -74,6 +74,7 @@ class Format:
         module: full name of the module or package that offers ``sniff`` and ``convert``.
         route: one line for people: what reads it and which runtimes the result opens in.
         needs: the optional package set its conversion needs, or empty.
+        takes: which of ``weights`` and ``signature`` may be said about a model of this format.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Format:
     module: str
     route: str = ""
     needs: str = ""
+    takes: tuple[str, ...] = ()
 
     def sniff(self, path: Path) -> bool:
         """Tell whether ``path`` looks like this format."""

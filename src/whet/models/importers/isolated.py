@@ -27,6 +27,7 @@ from whet.errors import EnvironmentLacks, ModelError, WhetError
 GIGABYTE = 1 << 30
 _BOOT = f"from {__name__} import main; main()"
 _ORT_PREFIX = re.compile(r"^\s*\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_ORT_SOURCE = re.compile(r"/onnxruntime_src/\S+ .*?\) (?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,9 @@ def call(
 
 
 def run_program(command: list[str], limits: Limits, cwd: Path | None = None) -> str:
-    """Run a foreign program to its end and return the last line it wrote to standard error; for building environments.
+    """Run a foreign program to its end and return the last line it wrote to standard error.
+
+    Inside :func:`call` it inherits that call's memory limit, and ends with it.
 
     Raises:
         EnvironmentLacks: it is not there, failed, or went past the time limit; carries its last line.
@@ -108,7 +111,9 @@ def run_program(command: list[str], limits: Limits, cwd: Path | None = None) -> 
         raise EnvironmentLacks(f"'{command[0]}' cannot be run: {error.strerror}") from error
     last = last_line(done.stderr)
     if done.returncode:
-        raise EnvironmentLacks(f"'{' '.join(command[:4])}' failed with exit code {done.returncode}: {last}")
+        # What follows -c is a program, which says nothing to people.
+        said = " ".join(command[: command.index("-c") if "-c" in command else 4])
+        raise EnvironmentLacks(f"'{said}' failed with exit code {done.returncode}: {last}")
     return last
 
 
@@ -125,7 +130,7 @@ def default_memory() -> int:
 def one_line(text: object, limit: int = 300) -> str:
     """Return the first telling line of a foreign message: no blank lines, no source positions, bounded."""
     noise = ("Exception from", "Check '", "FrontEnd API failed", "Traceback", 'File "', "Summary:")
-    lines = [_ORT_PREFIX.sub("", line).strip() for line in str(text).splitlines() if line.strip()]
+    lines = [_ORT_SOURCE.sub("", _ORT_PREFIX.sub("", line)).strip() for line in str(text).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(noise)] or lines or ["no reason given"]
     first = telling[0].removeprefix("-- ")
     return first if len(first) <= limit else first[: limit - 3] + "..."

@@ -190,8 +190,12 @@ def lrn(g: Graph, x: Value, size: int, alpha: float, beta: float, k: float) -> V
     if k == int(k) or k < 0:
         return g.op("LRN", [x], x.shape, size=size, alpha=float(alpha), beta=float(beta), bias=float(k))
     # OpenVINO's CPU plugin takes the whole part of the bias only, so a broken one is moved out of the operation.
+    with np.errstate(over="ignore"):
+        factor = np.float32(np.float64(k) ** -beta)
+    if not np.isfinite(factor):
+        raise ModelError(f"{g.where} divides by {k:g} ** {beta:g}, which float32 does not hold; the file is damaged")
     y = g.op("LRN", [x], x.shape, size=size, alpha=float(alpha / k), beta=float(beta), bias=1.0)
-    return g.op("Mul", [y, g.constant(k**-beta, "bias")], x.shape)
+    return g.op("Mul", [y, g.constant(factor, "bias")], x.shape)
 
 
 def dense(g: Graph, x: Value, weight: Array, bias: Array | None, axis: int = 1) -> Value:

@@ -1,26 +1,18 @@
 """PaddlePaddle's older format, ``.pdmodel`` with ``.pdiparams``, through OpenVINO's front end; Paddle is not needed."""
 
-import io
 from pathlib import Path
 
 from whet.errors import ModelError
 from whet.models.importers import openvino_front
 from whet.models.importers.base import Converted, Options
-from whet.models.importers.peek import BYTES, VARINT, fields, head
+from whet.models.importers.peek import BYTES, VARINT, first_message
 from whet.models.importers.reference import load_openvino
 
 
 def sniff(path: Path) -> bool:
     """Recognise a ``ProgramDesc``: blocks (1), the first of which has index 0 (1) and a parent (2), both numbers."""
-    if head(path, 1) != b"\x0a":
-        return False
-    with path.open("rb") as stream:
-        size = stream.seek(0, io.SEEK_END)
-        first = next(fields(stream, 0, size), None)
-        if first is None or first.number != 1 or first.wire != BYTES:
-            return False
-        block = [part for _, part in zip(range(3), fields(stream, first.start, min(first.end, size)), strict=False)]
-    numbers = [(part.number, part.wire) for part in block[:3]]
+    block = first_message(path, 3)
+    numbers = [(part.number, part.wire) for part in block]
     return numbers == [(1, VARINT), (2, VARINT), (3, BYTES)] and block[0].value == 0
 
 

@@ -9,6 +9,7 @@ from whet.models.importers import FORMATS
 from whet.models.importers.base import Format
 from whet.models.importers.onnx_clean import HEALTHY_OPSET
 from whet.models.importers.openvino_ir import OLDEST
+from whet.models.importers.parents import ABSENT, WAYS
 from whet.models.importers.refused import REFUSED_FILES
 
 OWN = ("caffe", "mxnet", "caffe2")
@@ -34,16 +35,39 @@ What every import does after converting:
 - **OpenVINO IR** is read from version {OLDEST} on; older versions are refused by number.
 - **A TensorFlow signature** is chosen by `--signature`. Where it takes serialized `tf.Example`, its dense features
   become the inputs. Signatures that change state are refused, naming the operator.
-- **What surrounds the net** may be said in `preprocess.toml` beside the model (or `<model>.preprocess.toml`): how
+- **What a format says around its net is carried over**: Caffe's `transform_param`, TensorFlow Lite's metadata (the
+  normalization of pictures, labels) and quantization, Keras' preprocessing layers. `whet inspect` shows it.
+- **What surrounds the net** may also be said in `preprocess.toml` beside the model (or `<model>.preprocess.toml`): how
   pictures become inputs, what the outputs mean. Unknown keys are errors that name the path.
+"""
+
+_FUZZED = """
+## How the parsers were tried
+
+Whet's own parsers read strangers' bytes, so each was thrown 1,000,000 mutated files, of which six in ten keep the
+framing valid: `scripts/fuzz_parsers --inputs 1000000` (26 November 2026, CPython 3.11; each in five runs of 200,000,
+seeds 1 to 5). Nothing crashed or hung, and every error was of Whet's own tree. A first run of the NetDef reader found
+one: an LRN whose power no float holds ended in an OverflowError. It was corrected, and the whole run repeated.
+
+| parser | lines reached | slowest input | peak memory of the process |
+|---|---|---|---|
+| prototxt (Caffe's text) | 95-98 % | 42 ms | 40 MB |
+| wire (protobuf, caffemodels) | 97-99 % | 22 ms | 41 MB |
+| ndarray (MXNet's params) | 100 % | 7 ms | 40 MB |
+| symbol (MXNet's graph) | 97 % | 32 ms | 40 MB |
+| netdef (Caffe2) | 92-98 % | 114 ms | 103 MB |
+| savedmodel (signatures, `tf.Example`) | 95-100 % | 358 ms | 40 MB |
+| tflite (metadata) | 99-100 % | 24 ms | 41 MB |
+
+Times are of a loaded machine at the lowest priority. A short run of each is part of the test suite.
 """
 
 
 def render() -> str:
     """Return the whole page."""
-    parts = [_HEAD, _formats(), _AFTER, _refused()]
+    parts = [_HEAD, _formats(), _AFTER, _compared(), _refused()]
     parts += [_layers(next(row for row in FORMATS if row.name == name)) for name in OWN]
-    return "".join(parts)
+    return "".join([*parts, _FUZZED])
 
 
 def _formats() -> str:
@@ -52,6 +76,26 @@ def _formats() -> str:
         if row.name != "refused":
             needs = f"`pip install 'whet[{row.needs}]'`" if row.needs else "nothing"
             lines.append(f"| `{row.name}` | {row.summary} | {row.route} | {needs} |")
+    return "\n".join(lines) + "\n"
+
+
+def _compared() -> str:
+    """Return how ``whet import`` checks each format, from the table of parents."""
+    lines = ["\n## How an import is checked\n"]
+    lines += [
+        "What came out runs in OpenVINO and, as ONNX, in ONNX Runtime, at f32 on the same samples; the file it came"
+    ]
+    lines += [
+        "from runs where its framework is installed. A difference past `--tolerance` refuses the import. What could"
+    ]
+    lines += ["not be run is said in the output.\n", "| format | its parent runs in |", "|---|---|"]
+    for row in FORMATS:
+        if row.name in WAYS:
+            way = WAYS[row.name]
+            remedy = f" (`{way.remedy}`)" if way.remedy else ""
+            lines.append(f"| `{row.name}` | {way.framework}{remedy} |")
+        elif row.name in ABSENT:
+            lines.append(f"| `{row.name}` | nothing: {ABSENT[row.name]} |")
     return "\n".join(lines) + "\n"
 
 

@@ -8,6 +8,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -116,6 +117,34 @@ def top_fields(path: Path, limit: int = 64) -> tuple[Field, ...]:
             return tuple(found)
     except OSError:
         return ()
+
+
+def first_message(path: Path, count: int) -> tuple[Field, ...]:
+    """Return up to ``count`` fields of the message in field 1 that a file begins with; none if it begins otherwise."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, io.SEEK_END)
+            first = next(fields(stream, 0, size), None)
+            if first is None or (first.number, first.wire) != (1, BYTES):
+                return ()
+            return tuple(islice(fields(stream, first.start, min(first.end, size)), count))
+    except OSError:
+        return ()
+
+
+def declared_opset(path: Path) -> int:
+    """Return the opset of the standard operators that an ONNX file declares, 0 where it says none."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, io.SEEK_END)
+            for entry in (field for field in fields(stream, 0, size) if (field.number, field.wire) == (8, BYTES)):
+                parts = {part.number: part for part in fields(stream, entry.start, min(entry.end, size))}
+                domain = content(stream, parts[1], 16) if 1 in parts else b""
+                if domain in {b"", b"ai.onnx"} and 2 in parts:
+                    return parts[2].value
+    except OSError:
+        pass
+    return 0
 
 
 def content(stream: BinaryIO, field: Field, limit: int) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 
 from whet.errors import ModelError, Unsupported
 from whet.models.importers.isolated import one_line
+from whet.models.importers.peek import declared_opset
 from whet.quiet import silence_telemetry
 from whet.tensors import DYNAMIC, Array, TensorSpec
 
@@ -36,6 +37,8 @@ _ORT_TYPES = {
 }
 
 
+OLDEST_OPSET = 7
+"""Below it ONNX Runtime has some operators and lacks others (its documentation promises 7 and up)."""
 _UNCONVERTED = (
     re.compile(r"No conversion rule found for operations: (?P<ops>[^\n]+)"),
     re.compile(r"No translator found for (?P<ops>\S+) node"),
@@ -113,8 +116,14 @@ def open_onnxruntime(path: Path) -> Runner:
     """Open an ONNX file in ONNX Runtime's CPU provider.
 
     Raises:
-        ModelError: it cannot read it or build a session; carries its reason in one line.
+        ModelError: its opset is below :data:`OLDEST_OPSET`, or ONNX Runtime cannot build a session; carries its reason
+            in one line.
     """
+    opset = declared_opset(path)
+    if 0 < opset < OLDEST_OPSET:
+        raise ModelError(
+            f"ONNX Runtime cannot open it: opset {opset} is below {OLDEST_OPSET}, the oldest whose operators it has"
+        )
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()

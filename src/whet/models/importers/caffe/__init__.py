@@ -8,9 +8,9 @@ which knows the shapes and refuses by name -> the graph is written with a free b
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-import whet
 from whet.errors import ModelError, Unsupported
 from whet.models.importers.base import Converted, Options
 from whet.models.importers.caffe.build import build, find_weights, input_shapes
@@ -19,7 +19,7 @@ from whet.models.importers.caffe.net import Net, read_net
 from whet.models.importers.caffe.prototxt import parse
 from whet.models.importers.caffe.table import REFUSED, SUPPORTED
 from whet.models.importers.caffe.weights import looks_like_weights, read_weights
-from whet.models.importers.onnx_graph import UNKNOWN, free_batch
+from whet.models.importers.own import written
 
 __all__ = ["REFUSED", "SUPPORTED", "accompanies", "convert", "sniff"]
 
@@ -59,20 +59,11 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
         raise ModelError(f"cannot read '{path}': {error.strerror}; check the path") from error
     weights_path, said = find_weights(path, options.weights)
     weights = None if weights_path is None else read_weights(weights_path)
-    graph, free = free_batch(lambda extra: build(net, weights, said, options.input_shapes, extra))
-    if not free and any(shape[:1] == (UNKNOWN,) for shape in options.input_shapes.values()):
-        raise Unsupported(f"'{path.name}' mixes the samples of a batch: its batch cannot be variable; give a number")
-    model = workdir / "model.onnx"
-    files = graph.save(model, free)
-    images, notes = image_inputs(net, input_shapes(net, options.input_shapes), path.parent)
-    return Converted(
-        model=model,
-        files=files,
-        format="onnx",
-        recipe=f"whet-caffe {whet.__version__}",
-        images=images,
-        notes=(*_notes(net), *notes),
+    converted = written(
+        lambda extra: build(net, weights, said, options.input_shapes, extra), path, options, workdir, "whet-caffe"
     )
+    images, notes = image_inputs(net, input_shapes(net, options.input_shapes), path.parent)
+    return replace(converted, images=images, notes=(*_notes(net), *notes))
 
 
 def _notes(net: Net) -> list[str]:

@@ -8,7 +8,6 @@ every one of which knows the shapes -> the graph is written with a free batch ax
 import re
 from pathlib import Path
 
-import whet
 from whet.errors import ModelError, Unsupported
 from whet.models.importers import wire
 from whet.models.importers.base import Converted, Options
@@ -16,7 +15,7 @@ from whet.models.importers.caffe2.build import build
 from whet.models.importers.caffe2.fills import FILLS, fill
 from whet.models.importers.caffe2.layers import SUPPORTED
 from whet.models.importers.caffe2.netdef import NetDef, parse_net
-from whet.models.importers.onnx_graph import UNKNOWN, free_batch
+from whet.models.importers.own import written
 
 __all__ = ["FILLS", "SUPPORTED", "accompanies", "convert", "sniff"]
 
@@ -60,16 +59,7 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
         raise Unsupported(f"'{path.name}' only fills weights: it is an init_net; give the predict_net beside it")
     weights = find_init(path, options.weights)
     blobs = {} if weights is None else fill(_read(weights), f"'{weights.name}'")
-    graph, free = free_batch(lambda extra: build(net, blobs, options.input_shapes, extra))
-    if not free and any(shape[:1] == (UNKNOWN,) for shape in options.input_shapes.values()):
-        raise Unsupported(f"'{path.name}' mixes the samples of a batch: its batch cannot be variable; give a number")
-    model = workdir / "model.onnx"
-    return Converted(
-        model=model,
-        files=graph.save(model, free),
-        format="onnx",
-        recipe=f"whet-caffe2 {whet.__version__}",
-    )
+    return written(lambda extra: build(net, blobs, options.input_shapes, extra), path, options, workdir, "whet-caffe2")
 
 
 def find_init(predict: Path, given: Path | None) -> Path | None:

@@ -9,14 +9,13 @@ net allows it. A symbol holds no input shape: the user gives it.
 import re
 from pathlib import Path
 
-import whet
 from whet.errors import ModelError, Unsupported
 from whet.models.importers.base import Converted, Options
 from whet.models.importers.mxnet.build import build
 from whet.models.importers.mxnet.ndarray import LIST_MAGIC, read_params
 from whet.models.importers.mxnet.symbol import parse_symbol
 from whet.models.importers.mxnet.table import SUPPORTED
-from whet.models.importers.onnx_graph import UNKNOWN, free_batch
+from whet.models.importers.own import written
 
 __all__ = ["SUPPORTED", "accompanies", "convert", "sniff"]
 
@@ -58,15 +57,8 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
     symbol = parse_symbol(data, f"'{path.name}'")
     weights, said = find_params(path, options.weights)
     params = {} if weights is None else read_params(weights)
-    graph, free = free_batch(lambda extra: build(symbol, params, said, options.input_shapes, extra))
-    if not free and any(shape[:1] == (UNKNOWN,) for shape in options.input_shapes.values()):
-        raise Unsupported(f"'{path.name}' mixes the samples of a batch: its batch cannot be variable; give a number")
-    model = workdir / "model.onnx"
-    return Converted(
-        model=model,
-        files=graph.save(model, free),
-        format="onnx",
-        recipe=f"whet-mxnet {whet.__version__}",
+    return written(
+        lambda extra: build(symbol, params, said, options.input_shapes, extra), path, options, workdir, "whet-mxnet"
     )
 
 
