@@ -58,6 +58,7 @@ class Benchmark:
     quick: bool
     json_path: Path | None
     only: list[str]
+    given: argparse.Namespace = field(default_factory=argparse.Namespace)
     rows: list[Row] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
@@ -96,14 +97,16 @@ class Benchmark:
             beside.rename(self.json_path)
 
 
-def benchmark(name: str, doc: str | None) -> Benchmark:
-    """Read the options every benchmark takes."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+def benchmark(name: str, doc: str | None, own: argparse.ArgumentParser | None = None) -> Benchmark:
+    """Read the options every benchmark takes, and those of its ``own`` (made with ``add_help=False``)."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[own] if own else []
+    )
     parser.add_argument("--quick", action="store_true", help="fit in 60 seconds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as one JSON document")
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="only cases whose name holds a word")
     given = parser.parse_args()
-    return Benchmark(name, given.quick, given.json, given.only)
+    return Benchmark(name, given.quick, given.json, given.only, given)
 
 
 def ratio(pairs: Sequence[tuple[float, float]], seed: int = 0) -> tuple[float, float, float]:
