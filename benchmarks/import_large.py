@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import Row, benchmark, median
+from harness import Row, benchmark, ratio
 
 LAYERS, CHANNELS = 11, 512
 PRELUDE = """
@@ -92,9 +92,9 @@ def main() -> None:
             continue
         runs = [measured(code) for _ in range(1 if bench.quick else 5)]
         size = runs[0][0]
-        above = [(peak - idle) / size for _, peak, _ in runs]
-        bench.add(Row(case, f"peak above idle / {size >> 20} MB", *median(above), "ratio", 3.0, higher=False))
-        bench.add(Row(case, "time", *median([seconds for _, _, seconds in runs]), "s", 10.0, higher=False))
+        above = [(peak - idle, size) for _, peak, _ in runs]
+        bench.add(Row(case, f"peak above idle / {size / 1e6:.0f} MB", *ratio(above), "ratio", 3.0, higher=False))
+        bench.add(Row(case, "time", *ratio([(seconds, 1.0) for _, _, seconds in runs]), "s", 10.0, higher=False))
     bench.close()
 
 

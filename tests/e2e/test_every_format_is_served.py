@@ -20,6 +20,7 @@ from whet.serve.sources import resolve
 from whet.settings import ServeSettings
 
 HALF = "tensorflow/serving/saved_model_half_plus_two_tf2_cpu/00000123"
+SSD = "caffe/ssd_face/yufacedetectnet-open-v1"
 FILES = {
     "onnx": ["caffe/ultraface/version-RFB-320_simplified.onnx"],
     "savedmodel": [f"{HALF}/saved_model.pb", f"{HALF}/variables"],
@@ -28,6 +29,7 @@ FILES = {
     "tflite-uint8": ["tflite/mobilenet_v1_0.25_128_quant.tflite"],
     "paddle": ["paddle/old.pdmodel", "paddle/old.pdiparams", "paddle/old.pdiparams.info"],
     "caffe": ["caffe/squeezenet/SqueezeNet_deploy.prototxt", "caffe/squeezenet/SqueezeNet.caffemodel"],
+    "caffe-ssd": [f"{SSD}.prototxt", f"{SSD}.caffemodel"],
     "caffe2": ["caffe2/superres/predict_net.pb", "caffe2/superres/init_net.pb"],
 }
 """Model -> what its folder in the repository holds; MXNet and IR join them, imported before."""
@@ -60,6 +62,46 @@ def copy(sources: list[Path], folder: Path) -> None:
             shutil.copyfile(source, folder / source.name)
 
 
+def write_module(micro: Path, folder: Path) -> None:
+    """Import a symbol and its arrays as MXNet's Module saves them: an epoch in the name."""
+    made = folder.parent.parent.parent / "module"
+    made.mkdir()
+    shutil.copyfile(micro / "bn_fg0-symbol.json", made / "net-symbol.json")
+    shutil.copyfile(micro / "bn_fg0.params", made / "net-0007.params")
+    shape = ",".join(map(str, np.load(micro / "bn_fg0.npz")["x"].shape))
+    done = run_whet("import", made / "net-symbol.json", "--input-shape", shape, "-o", folder)
+    assert done.returncode == 0, done.stderr
+
+
+OLD_WEIGHT = np.linspace(-1, 1, 6, dtype="<f4").reshape(2, 3, 1, 1)
+OLD_LAYER = {
+    0: 'layer { name: "c" type: "conv" num_output: 2 kernelsize: 1 biasterm: false } bottom: "data" top: "c"',
+    1: 'name: "c" type: CONVOLUTION bottom: "data" top: "c"'
+    " convolution_param { num_output: 2 kernel_size: 1 bias_term: false }",
+}
+
+
+def write_old_caffe(version: int, folder: Path) -> None:
+    """Write a convolution as Caffe's first (2013) and second (2014) forms have it, text and weights."""
+
+    def field(number: int, body: bytes | int) -> bytes:
+        if isinstance(body, int):
+            return bytes([number << 3, body])
+        tag = number << 3 | 2
+        return (bytes([tag]) if tag < 128 else bytes([tag & 127 | 128, tag >> 7])) + bytes([len(body)]) + body
+
+    blob = b"".join(field(i + 1, n) for i, n in enumerate(OLD_WEIGHT.shape)) + field(5, OLD_WEIGHT.tobytes())
+    layer = (
+        field(4, b"c") + field(5, 4) + field(6, blob)
+        if version
+        else field(1, field(1, b"c") + field(2, b"conv") + field(50, blob)) + field(2, b"data") + field(3, b"c")
+    )
+    folder.mkdir(parents=True)
+    inputs = 'input: "data" input_dim: 1 input_dim: 3 input_dim: 4 input_dim: 4\n'
+    (folder / "net.prototxt").write_text(f"{inputs}layers {{ {OLD_LAYER[version]} }}\n")
+    (folder / "net.caffemodel").write_bytes(field(2, layer))
+
+
 @pytest.fixture(scope="module")
 def served(shared_data, tmp_path_factory):
     """One server of a repository that holds a model of each format as their tools write them."""
@@ -71,6 +113,13 @@ def served(shared_data, tmp_path_factory):
     symbol = shared_data / "mxnet/mobilenet0.25-symbol.json"
     # A symbol holds no shape of its input, and a repository has no place to say it.
     done = run_whet("import", symbol, "--input-shape", "-1,3,224,224", "-o", root / "models/mxnet/1")
+    assert done.returncode == 0, done.stderr
+    write_module(shared_data / "mxnet/micro", root / "models/mxnet-module/1")
+    for version in (0, 1):
+        write_old_caffe(version, root / f"models/caffe-v{version}/1")
+    # A signature is said of one model, so what takes tf.Example comes in before.
+    saved = shared_data / HALF
+    done = run_whet("import", saved, "--signature", "regress_x_to_y2", "-o", root / "models/example/1")
     assert done.returncode == 0, done.stderr
     with Server([str(root / "models"), "--cache-dir", str(root / "cache")], ready_s=110) as server:
         yield server
@@ -88,6 +137,7 @@ REFERENCES = {
     "paddle": "paddle/old.reference.npz",
     "caffe": "caffe/squeezenet/reference.npz",
     "mxnet": "mxnet/mobilenet0.25.npz",
+    "mxnet-module": "mxnet/micro/bn_fg0.npz",
 }
 
 
@@ -102,6 +152,29 @@ def test_a_format_answers_what_its_framework_answered(shared_data, served, name)
         # One level of a quantised answer is rounding; kernels differ in the order of sums.
         atol = 2 if expected.dtype == np.uint8 else 2e-5
         np.testing.assert_allclose(value.astype(float), expected.astype(float), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_old_caffe_answers_what_its_weights_say(served, version):
+    x = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
+    (found,) = ask(served, f"caffe-v{version}", x).values()
+    np.testing.assert_allclose(found, np.einsum("nchw,oc->nohw", x, OLD_WEIGHT[:, :, 0, 0]), rtol=0, atol=1e-5)
+
+
+def test_ssd_answers_the_faces_opencv_found(shared_data, served):
+    x, wanted = reference(shared_data / "caffe/ssd_face/reference.npz")
+    (found,) = ask(served, "caffe-ssd", x).values()
+    real = wanted["y"][0, 0]
+    real = real[real[:, 2] > 0]  # the reference fills up with rows of zeros
+    assert found.shape == (1, 1, len(real), 7)
+    for row in real:
+        assert np.abs(found[0, 0] - row).max(1).min() < 1e-4
+
+
+def test_a_signature_of_examples_takes_their_features(served):
+    x = np.array([[1.0], [2.0], [5.0]], np.float32)
+    (found,) = ask(served, "example", x).values()
+    np.testing.assert_allclose(found.ravel(), x.ravel() / 2 + 3)
 
 
 def test_onnx_answers_what_onnx_runtime_answers(shared_data, served):
@@ -245,8 +318,29 @@ def write_tables(models: Path) -> dict[str, tuple[np.ndarray, dict[str, np.ndarr
     return {name: (x, {"probabilities": p, "label": p.argmax(axis=1)}) for name, p in answers.items()}
 
 
+def write_int8(saved: Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Let TensorFlow quantise a SavedModel to int8, inputs and outputs too; return an input and what it answers."""
+    import tensorflow as tf
+
+    generator = np.random.default_rng(0)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([generator.random((1, 32, 32, 3), np.float32)] for _ in range(20))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    folder.mkdir(parents=True)
+    (folder / "model.tflite").write_bytes(converter.convert())
+    interpreter = tf.lite.Interpreter(str(folder / "model.tflite"))
+    interpreter.allocate_tensors()
+    x = generator.integers(-128, 128, (1, 32, 32, 3)).astype(np.int8)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    return x, interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
 needs_extras = [
-    pytest.mark.extra("torch", "keras", "sklearn"),
+    pytest.mark.extra("torch", "keras", "sklearn", "tensorflow"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
@@ -261,6 +355,8 @@ def extras(shared_data, tmp_path_factory):
     copy([shared_data / keras], root / "models/keras-1")
     answers["keras-1"] = tuple(np.load(shared_data / "keras/fer2013_mini_XCEPTION.reference.npz")[key] for key in "xy")
     copy([shared_data / "keras/m.keras"], root / "models/keras-3")
+    copy([shared_data / "keras/m.h5"], root / "models/keras-2")
+    answers["tflite-int8"] = write_int8(shared_data / "tensorflow/keras_savedmodel", root / "models/tflite-int8")
     copy([shared_data / "tensorflow/frozen.pb"], root / "models/twin")
     (root / "nets_of_mine.py").write_text(ENTRY)
     sources = [str(root / "models"), "nets_of_mine:net", "--allow-pickle", "--cache-dir", str(root / "cache")]
@@ -287,8 +383,17 @@ def test_a_framework_s_file_answers_what_the_framework_answers(extras, name):
         np.testing.assert_allclose(found[output], expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param("keras-3", marks=needs_extras)])
-def test_keras_3_answers_what_the_frozen_graph_answers(extras, name):
+@pytest.mark.parametrize("name", [pytest.param("tflite-int8", marks=needs_extras)])
+def test_an_int8_net_answers_what_tensorflow_lite_answers(extras, name):
+    server, answers = extras
+    x, wanted = answers[name]
+    (found,) = ask(server, name, x).values()
+    assert found.dtype == wanted.dtype == np.int8
+    assert np.abs(found.astype(int) - wanted).max() <= 2
+
+
+@pytest.mark.parametrize("name", [pytest.param(f"keras-{version}", marks=needs_extras) for version in (2, 3)])
+def test_keras_answers_what_the_frozen_graph_answers(extras, name):
     server, _ = extras
     x = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
     (found,), (expected,) = ask(server, name, x).values(), ask(server, "twin", x).values()

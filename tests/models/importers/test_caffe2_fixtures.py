@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from whet.errors import Unsupported
+from whet.errors import ModelError, Unsupported
 from whet.models.importers import caffe, caffe2, mxnet
 from whet.models.importers.base import Options
 
@@ -22,6 +22,12 @@ def test_super_resolution_equals_its_onnx_twin(shared_data, tmp_path, run_net, r
 def test_an_init_net_in_place_of_the_predict_net_is_told_apart(shared_data, tmp_path):
     with pytest.raises(Unsupported, match="init_net"):
         caffe2.convert(shared_data / "caffe2/superres/init_net.pb", Options(), tmp_path)
+
+
+def test_a_predict_net_in_place_of_the_init_net_is_told_apart(shared_data, tmp_path):
+    predict = shared_data / "caffe2/superres/predict_net.pb"
+    with pytest.raises(ModelError, match=r"'predict_net\.pb' fill no blob: they are no init_net"):
+        caffe2.convert(predict, Options(weights=predict), tmp_path)
 
 
 def test_each_importer_recognises_its_own_files_and_no_other(shared_data):

@@ -58,7 +58,7 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
     if all(op.type in FILLS for op in net.operators):
         raise Unsupported(f"'{path.name}' only fills weights: it is an init_net; give the predict_net beside it")
     weights = find_init(path, options.weights)
-    blobs = {} if weights is None else fill(_read(weights), f"'{weights.name}'")
+    blobs = {} if weights is None else fill(_read_init(weights), f"'{weights.name}'")
     return written(lambda extra: build(net, blobs, options.input_shapes, extra), path, options, workdir, "whet-caffe2")
 
 
@@ -75,6 +75,13 @@ def _read(path: Path) -> NetDef:
         return parse_net(memoryview(path.read_bytes()), f"'{path.name}'")
     except OSError as error:
         raise ModelError(f"cannot read '{path}': {error.strerror}; check the path") from error
+
+
+def _read_init(path: Path) -> NetDef:
+    net = _read(path)
+    if net.operators and not any(op.type in FILLS for op in net.operators):
+        raise ModelError(f"weights '{path.name}' fill no blob: they are no init_net; name it by --weights")
+    return net
 
 
 def _front(buffer: memoryview) -> list[tuple[int, int, memoryview]]:
