@@ -30,6 +30,8 @@ BLOCKS, BLOCK_S, WIDTH = 3, 1.0, 8
 LEGS = {"system": 0.2, "application": 0.35, "algorithm": 0.75}
 """Share of the search's time that is spent when a level ends, in the proportions of `whet optimize`; the rest is the
 finals'. There, baselines and the making of int8 nets take their time besides."""
+BLOCK_PART = 120
+"""A search's blocks are this part of its time, as those of `whet optimize` are with what its search is left."""
 HALF_WIDTH, MOST_PAIRS, LEAST_PAIRS = 0.015, 60, 8
 """Pairs are measured until the 95 % interval's half-width is this, or so many pairs are spent."""
 
@@ -148,12 +150,8 @@ def search(state: State, name: str, seconds: float, *, finish: bool = True) -> s
     The default strategy goes through the levels as `whet optimize` does. The others are given the whole space at once.
     All end with the same finals.
     """
-    state.block_s = min(0.6, max(0.25, seconds / 120)) if not isinstance(state.lab, RecordedLab) else BLOCK_S
-    if isinstance(state.lab, RecordedLab):
-        costs = Budget(0.0, float(np.median(list(state.lab.table.start_s.values()))), state.lab.table.block_s)
-    else:
-        costs = Budget(0.0, 1.2, state.block_s + 0.08)
-    state.strategy = make(name, costs, state.request.seed)
+    state.block_s = min(0.6, max(0.25, seconds / BLOCK_PART))
+    state.strategy = make(name, Budget(0.0, 1.2, state.block_s + 0.08), state.request.seed)
     state.levels.clear()
     state.baselines, state.finals_from, state.chosen = [], None, None
     for level in LEGS if isinstance(state.strategy, Racing) else ("algorithm",):

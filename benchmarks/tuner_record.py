@@ -59,7 +59,8 @@ class Table:
         moods: of the blocks, logarithms.
         rest: what neither explains, of every single block, logarithms.
         start_s: what starting each candidate cost, seconds.
-        block_s: what a block cost with everything around it, seconds.
+        length_s: length of a block, seconds.
+        around_s: what a block cost besides, seconds.
         rss_mb: memory by candidate.
         failed: candidates that could not be measured.
         seconds: what the whole sweep cost.
@@ -69,7 +70,8 @@ class Table:
     moods: list[float] = field(default_factory=list)
     rest: list[float] = field(default_factory=list)
     start_s: dict[str, float] = field(default_factory=dict)
-    block_s: float = 1.0
+    length_s: float = 1.0
+    around_s: float = 0.1
     rss_mb: dict[str, float] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     seconds: float = 0.0
@@ -105,7 +107,7 @@ def table(rounds: Iterable[dict[str, Any]]) -> Table:
         block += event["blocks"]
         walls, count = walls + event["wall_s"], count + event["blocks"] * len(event["told"])
         made.seconds += event["ready_s"] + event["wall_s"]
-    made.block_s = walls / max(1, count)
+    made.around_s = max(0.0, walls / max(1, count) - made.length_s)
     made.effect = polish(scores)[0] if scores else {}
     by_block: dict[int, list[tuple[str, float]]] = {}
     for key, values in scores.items():
@@ -130,7 +132,8 @@ class RecordedLab:
     """Stands where a lab would; a round's blocks are drawn from a table, and time passes as it was recorded.
 
     A block scores the candidate's effect, the mood of some recorded block (the same for all that are measured in it),
-    and what some recorded block did on its own.
+    and what some recorded block did on its own. A block shorter than the recorded ones costs less and is noisier, as
+    the mean of fewer independent answers is: by the root of the ratio.
     """
 
     most = 1 << 20
@@ -149,7 +152,7 @@ class RecordedLab:
         """Everything is ready: starts are paid for in the first round."""
 
     def round(self, cases: Sequence[Case], blocks: int, seconds: float) -> dict[str, Record]:
-        del seconds
+        rougher = math.sqrt(self.table.length_s / seconds)
         for case in cases:
             record, key = self.record(case), of(case)
             if record.ready is None and not record.failure:
@@ -161,11 +164,11 @@ class RecordedLab:
             mood = self._rng.choice(self.table.moods)
             for record in able:
                 key = of(record.case)
-                score = math.exp(self.table.effect[key] + mood + self._rng.choice(self.table.rest))
+                score = math.exp(self.table.effect[key] + mood + rougher * self._rng.choice(self.table.rest))
                 rss = self.table.rss_mb[key]
                 record.blocks.append(Measured(1, 1.0, score, [1000.0 / score], 0.0, rss))
                 record.numbers.append(self.next_block)
-                self._clock_s += self.table.block_s
+                self._clock_s += self.table.around_s + seconds
             self.next_block += 1
         return {case.key: self.record(case) for case in cases}
 

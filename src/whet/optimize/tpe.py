@@ -2,12 +2,15 @@
 
 TPE (Bergstra, Bardenet, Bengio, Kegl, *Algorithms for Hyper-Parameter Optimization*, NIPS 2011) proposes values axis by
 axis, and not every combination of them is a legal plan: a proposal stands for the nearest candidate that is still
-open. The study is made anew from the ledger for every round, since what a measurement is worth changes as the blocks'
-common mood becomes known; so the strategy holds no state of Optuna's, and is replayable like any other.
+open. The first few, which TPE too draws at random, are drawn among legal plans. The study is made anew from the ledger
+for every round, since what a measurement is worth changes as the blocks' common mood becomes known; so the strategy
+holds no state of Optuna's, and is replayable like any other.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from whet.errors import MissingExtra
 from whet.optimize.costmodel import Features
@@ -17,6 +20,10 @@ try:
     import optuna
 except ImportError as error:
     raise MissingExtra("the strategy 'tpe'", "tpe") from error
+
+
+STARTUP = 10
+"""Candidates drawn at random before TPE has enough to model, Optuna's own default."""
 
 
 class Tpe(Strategy):
@@ -47,7 +54,13 @@ class Tpe(Strategy):
         fresh = self.ledger.open
         if not fresh or left <= 0:
             return None
-        return self._fit(ranking, self._proposed(ranking, fresh), left, least=0 if ranking else 1)
+        self._rounds += 1
+        if len(ranking) < STARTUP:
+            drawn = np.random.default_rng((self._seed, self._rounds)).permutation(len(fresh))[: self.width]
+            picked = [fresh[place] for place in drawn]
+        else:
+            picked = self._proposed(ranking, fresh)
+        return self._fit(ranking, picked, left, least=0 if ranking else 1)
 
     def _proposed(self, ranking: list[Ranked], fresh: list[str]) -> list[str]:
         """Return the next candidates by TPE's order: its proposals, each as the nearest of ``fresh`` not yet taken."""
@@ -62,8 +75,7 @@ class Tpe(Strategy):
         return picked
 
     def _study(self, ranking: list[Ranked], axes: "_Axes") -> Any:
-        self._rounds += 1
-        sampler = optuna.samplers.TPESampler(seed=1_000_003 * self._seed + self._rounds)
+        sampler = optuna.samplers.TPESampler(seed=1_000_003 * self._seed + self._rounds, n_startup_trials=STARTUP)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for one in ranking:
             place = axes.place(self.ledger.candidates[one.key].features)
