@@ -1,5 +1,7 @@
 """Every fixture of every format goes in, and what comes out computes what the reference says, at f32."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from whet.models.artifact import load_artifact
 from whet.models.importers import FORMATS, Options, import_model, recognise
 from whet.models.importers.reference import open_onnxruntime, open_openvino, random_feeds
 from whet.models.importers.tf_signature import read_signatures
+from whet.models.inspect import describe, inspect_model
 
 SERVING = "tensorflow/serving"
 
@@ -283,3 +286,27 @@ def test_the_emotion_net_of_keras_1_is_within_1e_5(shared_data, store):
     reference = np.load(shared_data / "keras/fer2013_mini_XCEPTION.reference.npz")
     (expected,) = [reference[key] for key in reference.files if key != "x"]
     np.testing.assert_allclose(answers(artifact, reference["x"])["predictions"], expected, atol=1e-5)
+
+
+PICTURES = """
+import sys, keras
+layers = [keras.Input((8, 8, 3), name="picture"), keras.layers.Rescaling(1 / 127.5, offset=-1)]
+layers += [keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D(name="means")]
+keras.Sequential(layers, name="net").save(sys.argv[1])
+"""
+
+
+@pytest.mark.extra("keras")
+def test_preprocessing_layers_of_keras_let_the_net_take_pictures(tmp_path, monkeypatch):
+    path = tmp_path / "pictures.keras"
+    monkeypatch.setenv("KERAS_BACKEND", "openvino")
+    subprocess.run([sys.executable, "-c", PICTURES, path], check=True, timeout=100, capture_output=True)
+    artifact = import_model(path, Options(), tmp_path / "store")
+    assert [spec.name for spec in artifact.outputs] == ["means"]
+    (image,) = artifact.images
+    assert (image.height, image.width, image.channels, image.layout, image.mean) == (8, 8, "RGB", "NHWC", ())
+    assert artifact.service_inputs[0].datatype == "UINT8"
+    shown = " ".join(words for _, words in describe(inspect_model(artifact)))
+    assert "pictures of 8 x 8 as RGB bytes for 'picture'" in shown
+    assert "preprocessing inside the net: Rescaling {'scale': 0.00784" in shown
+    assert "'offset': -1}; feed it pictures as they are" in shown

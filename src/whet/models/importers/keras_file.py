@@ -129,7 +129,9 @@ def _images(model: Any) -> tuple[ImageInput, ...]:
 
 def _name_as_keras(model: Any, exported: Any) -> None:
     """Call inputs and outputs what Keras calls them, where the counts agree; export numbers them."""
-    for ports, names in ((exported.inputs, model.inputs), (exported.outputs, model.output_names)):
+    # A Sequential model has no names for its one output; a functional one would call it by the layer that gives it.
+    given = getattr(model, "output_names", None) or [model.layers[-1].name]
+    for ports, names in ((exported.inputs, model.inputs), (exported.outputs, given)):
         wanted = [getattr(name, "name", name) for name in names]
         if len(wanted) == len(ports) == len(set(wanted)):
             for port, name in zip(ports, wanted, strict=True):
