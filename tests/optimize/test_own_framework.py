@@ -1,14 +1,33 @@
 """A model's own framework is measured in the same harness: as it is, and with its threads set, beside the others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from whet.models.artifact import Lineage
+from whet.optimize.baselines import own_framework
 from whet.optimize.request import OptimizeRequest
 from whet.optimize.run import optimize
 
-pytestmark = [pytest.mark.extra("torch"), pytest.mark.slow]
+
+@pytest.mark.parametrize(
+    ("settings", "folder", "wanted"),
+    [
+        ({"format": "torch"}, False, ("torch", "pt2")),
+        ({"format": "torch", "kind": "script"}, False, ("torch", "torchscript")),
+        ({"format": "tf-savedmodel"}, True, ("tensorflow", "savedmodel")),
+        ({"format": "onnx"}, False, None),
+        ({"format": "keras"}, False, None),
+    ],
+)
+def test_the_framework_that_made_a_file_follows_from_how_it_was_read(artifact, tmp_path, settings, folder, wanted):
+    read = replace(artifact, format="ir", lineage=(Lineage("import", "model", "openvino", settings),))
+    assert own_framework(read, tmp_path if folder else tmp_path / "model") == wanted
 
 
+@pytest.mark.extra("torch")
+@pytest.mark.slow
 def test_an_exported_program_competes_as_it_was_saved(tmp_path):
     import torch
 

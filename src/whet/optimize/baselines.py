@@ -146,11 +146,13 @@ def net_pool(state: State) -> Pool:
 
 def own_framework(artifact: Artifact, model: Path) -> tuple[str, str] | None:
     """Return the runtime that made a model, and the format it opens the user's file as; None where none can."""
-    kind = str(artifact.lineage[0].settings.get("format", "")) if artifact.lineage else ""
+    said = artifact.lineage[0].settings if artifact.lineage else {}
+    kind = str(said.get("format", ""))
     if kind in TENSORFLOW and model.is_dir():
         return "tensorflow", "savedmodel"
     if kind in TORCH or artifact.format in TORCH:
-        return "torch", "torchscript" if kind == "torchscript" else "pt2"
+        script = "torchscript" in {kind, artifact.format} or said.get("kind") == "script"
+        return "torch", "torchscript" if script else "pt2"
     return None
 
 

@@ -132,8 +132,8 @@ def _native(
     work: Path,
 ) -> Artifact | None:
     """Return the user's own file as an artifact of the framework that made it, to compete; None where it cannot."""
-    if own is None or own[0] not in runtimes or artifact.format == own[1]:
-        return None
+    if own is None or own[0] not in runtimes or artifact.format == own[1] or request.options.signature:
+        return None  # a signature that is not the file's own first one is a choice of the importer
     if own[1] == "pt2":  # an exported program cannot be frozen
         able = runtimes["torch"]
         runtimes["torch"] = replace(able, options={**able.options, "compile": ("none",)})
