@@ -55,3 +55,34 @@ class Bar:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+class Words:
+    """Shows what long work without a known length is doing, on standard error: one line that changes, or a log."""
+
+    def __init__(self) -> None:
+        self._status: Any = None
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from whet.cli.show import console
+
+            self._status = console(stderr=True).status("starting")
+            self._status.start()
+        return self
+
+    def show(self, words: str) -> None:
+        """Show what is being done now."""
+        if self._status is not None:
+            self._status.update(words)
+        elif words != self._said:
+            self._said = words
+            sys.stderr.write(f"{words}\n")
+            sys.stderr.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()

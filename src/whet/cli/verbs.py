@@ -10,6 +10,7 @@ VERBS = {
     "inspect": "What this host really offers, or what a model is.",
     "import": "Convert a model of any format into an artifact and check the result.",
     "optimize": "Find the best way this CPU can run a model, and prove it.",
+    "prune": "Take channels out of a PyTorch net, fine-tune it, judge every step.",
     "serve": "Serve bundles, models or a repository over HTTP and gRPC.",
     "bench": "Measure a running service: the four MLPerf scenarios.",
     "report": "Turn a bundle's evidence into HTML, Markdown or JSON.",

@@ -158,19 +158,20 @@ def fits(artifact: Artifact, sample: Tensors, what: str) -> None:
             raise DataError(f"{what}: {error}") from None
 
 
-def split(dataset: Dataset, *, seed: int, calibration: int = 300, evaluation: int = 2000) -> Split:
+def split(dataset: Dataset, *, seed: int, calibration: int = 300, evaluation: int = 2000, share: float = 0.2) -> Split:
     """Draw disjoint calibration and evaluation samples, by group when there is one, by content otherwise.
 
-    At most a fifth of the data calibrates, so that small data still judges.
+    At most a fifth of the data calibrates by default, so that small data still judges.
 
     Args:
         dataset: where to draw from.
         seed: of the draw; the same seed draws the same samples.
         calibration: samples wanted for calibration, at most.
         evaluation: samples wanted for evaluation, at most.
+        share: of all samples that calibrates, at most.
     """
     order = np.random.default_rng(seed).permutation(len(dataset))
-    wanted = min(calibration, len(dataset) // 5)
+    wanted = min(calibration, int(len(dataset) * share))
     grouped = dataset.groups is not None
     keys: dict[int, str] = {}
 
@@ -180,11 +181,11 @@ def split(dataset: Dataset, *, seed: int, calibration: int = 300, evaluation: in
     def content(index: int) -> str:
         return keys.setdefault(index, dataset.fingerprint(index)) if index not in keys else keys[index]
 
-    if grouped:  # whole groups, in the order in which the draw meets them, at most a third of them
+    if grouped:  # whole groups, in the order in which the draw meets them, at most a third of them (or the share)
         names = list(dict.fromkeys(unit(int(index)) for index in order))
         rank = {name: place for place, name in enumerate(names)}
         order = np.asarray(sorted(order, key=lambda index: rank[unit(int(index))]), dtype=np.int64)
-        ceiling = set(names[: max(1, len(names) // 3)])
+        ceiling = set(names[: max(1, len(names) // 3, int(len(names) * share))])
     chosen: list[int] = []
     for index in map(int, order):
         if len(chosen) >= wanted or (grouped and unit(index) not in ceiling):

@@ -2,12 +2,13 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from whet.errors import OutputError, WhetError
-from whet.models.artifact import MANIFEST, seal
+from whet.models.artifact import MANIFEST, Artifact, seal
 from whet.optimize.accuracy import Verdict, judge
 from whet.optimize.state import State
 from whet.optimize.trial_words import Evaluate, Scored
@@ -49,14 +50,8 @@ class Gate:
 
     def _judged(self, plan: Plan) -> Plan:
         """Return the plan on a net that answers every class: a ranking keeps the best few, and cannot be scored."""
-        state = self.state
-        artifact = state.lab.artifacts[plan.artifact]
-        kept = tuple(step for step in artifact.post if step.kind not in {"top_k", "nms"})
-        if kept == artifact.post:
-            return plan
-        files = [path for path in artifact.folder.iterdir() if path.name != MANIFEST]
-        bare = seal(replace(artifact, post=kept), files, state.store)
-        state.lab.artifacts[bare.sha256] = bare
+        bare = unranked(self.state.lab.artifacts[plan.artifact], self.state.store)
+        self.state.lab.artifacts[bare.sha256] = bare
         return plan.with_(artifact=bare.sha256)
 
     def judge(self, artifact: str, plan: Plan, label: str) -> Verdict:
@@ -146,3 +141,12 @@ class Gate:
 
     def _limit_s(self) -> float:
         return 30.0 + 4 * EVALUATION_SHARE * self.state.clock.budget_s
+
+
+def unranked(artifact: Artifact, store: Path) -> Artifact:
+    """Return the artifact without the steps that keep the best few answers; itself where it has none."""
+    kept = tuple(step for step in artifact.post if step.kind not in {"top_k", "nms"})
+    if kept == artifact.post:
+        return artifact
+    files = [path for path in artifact.folder.iterdir() if path.name != MANIFEST]
+    return seal(replace(artifact, post=kept), files, store)

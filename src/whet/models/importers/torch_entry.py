@@ -79,11 +79,11 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
                 f"{path}: say the inputs' shapes (--input-shape 1,3,224,224), or return (module, examples)"
             )
         example = tuple(torch.zeros([2 if dim < 0 else dim for dim in shape]) for shape in shapes)
-    program = _exported(torch, entry.module, example, path)
+    program = exported(torch, entry.module, example, path)
     return convert_program(program, path, options, workdir)
 
 
-def _exported(torch: Any, module: Any, example: tuple[Any, ...], path: Path) -> Any:
+def exported(torch: Any, module: Any, example: tuple[Any, ...], path: Path) -> Any:
     """Return the exported program; with a free batch axis if that can be followed, else as the example is."""
     # torch.export takes an axis of length 1 for a constant, so the example is made two rows long.
     doubled = tuple(torch.cat([value, value]) if value.ndim and value.shape[0] == 1 else value for value in example)

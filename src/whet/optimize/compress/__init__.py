@@ -17,22 +17,17 @@ int8-ort-dyn   ort       ONNX Runtime's dynamic quantizer: MatMul and LSTM weigh
 ============== ========= ==============================================================================================
 """
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from whet.errors import MissingExtra, OutputError, PlanRefused, RuntimeFailed
-from whet.host.apply import inherited
+from whet.errors import MissingExtra, PlanRefused, RuntimeFailed
 from whet.models.artifact import Artifact, load_artifact
+from whet.optimize.compress.child import converse
 from whet.optimize.compress.kind import Kind
-from whet.settings import environ
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,43 +168,18 @@ def run_ranking(
 def _run(work: Work, cpus: Iterable[int], limit_s: float, log: Path, progress: Callable[[Said], None]) -> Said:
     """Run the process to its end and return what it said last."""
     recipe(work.recipe)
-    began = time.monotonic()
-    try:
-        with log.open("wb") as stream, inherited(cpus):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "whet.optimize.compress.process", str(os.getpid()), repr(limit_s)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                env=environ(),
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise OutputError(f"cannot start '{work.recipe}': {error.strerror or error}; check memory and space") from error
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(msgspec.json.encode(work, enc_hook=str))
-        process.stdin.close()
-        last = _listen(process.stdout, progress)
-        code = process.wait()
-    except BrokenPipeError:
-        last, code = Said(), process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-    return _conclude(work, last, code, time.monotonic() - began)
-
-
-def _listen(lines: Iterable[bytes], progress: Callable[[Said], None]) -> Said:
     last = Said()
-    for line in lines:
+
+    def heard(line: bytes) -> None:
+        nonlocal last
         last = msgspec.json.decode(line, type=Said)
         if last.progress:
             progress(last)
-    return last
+
+    request = msgspec.json.encode(work, enc_hook=str)
+    module = "whet.optimize.compress.process"
+    code, took_s = converse(module, request, heard, cpus=cpus, limit_s=limit_s, log=log)
+    return _conclude(work, last, code, took_s)
 
 
 def _conclude(work: Work, last: Said, code: int, took_s: float) -> Said:

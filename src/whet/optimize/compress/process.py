@@ -3,10 +3,7 @@
 Reads one :class:`Work` from standard input, answers with lines of :class:`Said` on what was standard output.
 """
 
-import ctypes
-import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,10 +17,9 @@ import numpy as np
 from whet.errors import WhetError
 from whet.models.artifact import Artifact, Lineage, load_artifact, seal
 from whet.optimize.compress import Said, Work
+from whet.optimize.compress.child import serve
 from whet.optimize.pool import Pool, open_pool
 from whet.tensors import Array
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +56,25 @@ class Made:
 
 def main() -> int:
     """Do one piece of work."""
-    parent, limit_s = int(sys.argv[1]), float(sys.argv[2])
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        return 1
-    signal.setitimer(signal.ITIMER_REAL, limit_s)  # the default action of SIGALRM ends the process, whatever it does
+    serve(_answer, lambda error: msgspec.json.encode(_refusal(error)))
+    return 0
 
+
+def _answer(request: bytes, write: Callable[[bytes], None]) -> None:
     def say(said: Said) -> None:
-        answers.write(msgspec.json.encode(said) + b"\n")
+        write(msgspec.json.encode(said))
 
-    work = msgspec.json.decode(sys.stdin.buffer.read(), type=Work, dec_hook=lambda kind, value: kind(value))
-    try:
-        say(_do(work, lambda words, done=0, total=0: say(Said(progress=words, done=done, total=total))))
-    except WhetError as error:
-        say(Said(slug=error.slug, reason=str(error)))
-    except ImportError as error:
-        say(Said(slug="missing-extra", reason=str(error)))
-    except Exception as error:  # noqa: BLE001  (a toolkit may raise anything; it becomes a named refusal)
-        words = " ".join(str(error).split())
-        say(Said(slug="plan-refused", reason=f"{type(error).__name__}: {words[:300]}"))
-    answers.close()
-    sys.stderr.flush()
-    os._exit(0)
+    work = msgspec.json.decode(request, type=Work, dec_hook=lambda kind, value: kind(value))
+    say(_do(work, lambda words, done=0, total=0: say(Said(progress=words, done=done, total=total))))
+
+
+def _refusal(error: Exception) -> Said:
+    if isinstance(error, WhetError):
+        return Said(slug=error.slug, reason=str(error))
+    if isinstance(error, ImportError):
+        return Said(slug="missing-extra", reason=str(error))
+    words = " ".join(str(error).split())
+    return Said(slug="plan-refused", reason=f"{type(error).__name__}: {words[:300]}")
 
 
 def _do(work: Work, say: Callable[..., None]) -> Said:
