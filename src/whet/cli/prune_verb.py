@@ -31,7 +31,10 @@ from whet.cli.verbs import as_json
 @click.option("--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True,
               help="Every layer loses the same share, or the least important channels of all go.")  # fmt: skip
 @click.option(
-    "--multiple", type=click.IntRange(1), metavar="N", help="Keep widths at multiples; the host's vector width."
+    "--multiple",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Keep widths at multiples of N; the host's vector width when absent.",
 )
 @click.option("--keep", multiple=True, metavar="LAYER", help="A layer that stays as it is, by its name in the module.")
 @click.option("--output-name", "outputs", multiple=True, metavar="NAME", help="Names of the outputs, in their order.")
