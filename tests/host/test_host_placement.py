@@ -238,6 +238,17 @@ def test_a_quota_of_one_and_a_half_uses_one_core_of_sixty_four(host):
             place(one, 1, 2, 1)
 
 
+def test_half_a_core_is_served_by_one_lane_and_said_to_be_less_than_one(host):
+    one = host("half-a-core")
+    assert (one.budget.cores, one.budget.quota) == (1, 0.5)
+    assert default_workers(one) == 1
+    placement = place(one, 1, 1, 1)
+    assert len(placement.cpus) == 1
+    assert placement.shared, "a quota picks no CPU: others on the host would choose the same one"
+    with pytest.raises(PlanRefused, match="budget of 1 core"):
+        place(one, 1, 1, 2)
+
+
 def test_what_the_request_leaves_and_what_the_quota_forbids_are_told_apart():
     host = synthetic(1, 8, quota=4.5)
     request, quota = place(host, 1, 1, 3).unused
