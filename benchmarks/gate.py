@@ -65,9 +65,8 @@ def climbed(net: Net, work: Path, quick: bool) -> State:
 
 
 def learn(state: State) -> None:
-    """Take the time of a sample, by which calibration is sized, from the best plan; ``optimize`` asks the baselines."""
-    best = state.racing.ranking()[0]
-    speeds = [block.throughput_per_s for block in state.lab.records[best.key].kept]
+    """Take the time of a sample, by which calibration is sized, from the fastest plan; ``optimize`` has baselines."""
+    speeds = [block.throughput_per_s for record in state.lab.records.values() for block in record.kept]
     stages.build_space(state, sample_ms=1e3 / max(speeds))
 
 
