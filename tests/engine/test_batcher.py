@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from whet.engine.batcher import PROBE_AFTER, Batcher, Limits
-from whet.engine.costs import MOST, ServiceTimes, Shortfall
+from whet.engine.costs import DOUBT_AFTER, MOST, ServiceTimes, Shortfall
 from whet.engine.request import Request
 from whet.engine.waiting import PASSED_OVER, SWEEP_AFTER
 from whet.errors import DeadlineExceeded, QueueFull, TooLarge
@@ -238,22 +238,46 @@ def test_answers_that_came_late_make_promises_longer_but_never_close_an_idle_eng
             batcher.done(batch, now + 0.010, 0.010)
             batcher.answered(batch.pieces[0])
         batcher.delivered(second, second.promised + 0.030)
-    assert batcher.shortfall.seconds == pytest.approx(0.030, abs=0.001)
+    assert batcher.shortfalls[0].seconds == pytest.approx(0.030, abs=0.001)
     offered(batcher, ask(deadline=1000.015), now=1000.0)
     with pytest.raises(DeadlineExceeded):
         batcher.offer(ask(deadline=1000.040), 1000.0)
     assert batcher.take(1000.0), "nothing was in the way of the first: what was learnt under load is no reason"
 
 
+def test_a_class_that_is_overtaken_does_not_close_the_door_to_those_who_overtake():
+    batcher = Batcher(Limits(lanes=1, ahead=0), measured(b1=0.010))
+    for _ in range(1000):
+        overtaken = ask(priority=2)
+        overtaken.promised = 1.0
+        batcher.delivered(overtaken, 2.0)
+    offered(batcher, ask())
+    batcher.take(0.0)
+    with pytest.raises(DeadlineExceeded):
+        batcher.offer(ask(deadline=0.050, priority=2), 0.0)
+    offered(batcher, ask(deadline=0.050, priority=1), ask(deadline=0.060, priority=0), ask(deadline=9.0, priority=7))
+
+
+def test_a_shortfall_nobody_can_disprove_any_more_is_doubted():
+    batcher = Batcher(Limits(lanes=1, ahead=0), measured(b1=0.010))
+    batcher.shortfalls[0].seconds = 0.080
+    offered(batcher, ask())
+    assert batcher.take(0.0), "the engine stays busy, so that nobody is let in to measure anew"
+    for _ in range(2 * DOUBT_AFTER - 1):  # 80 ms, 40 ms, 20 ms: with 20 ms to wait and compute it fits in the end
+        with pytest.raises(DeadlineExceeded):
+            batcher.offer(ask(deadline=0.050), 0.0)
+    offered(batcher, ask(deadline=0.050))
+
+
 def test_a_probe_forgets_the_shortfall():
     batcher = Batcher(Limits(lanes=1), measured(b1=5.0))
-    batcher.shortfall.seconds = 1.0
+    batcher.shortfalls[0].seconds = 1.0
     for _ in range(PROBE_AFTER):
         with pytest.raises(DeadlineExceeded):
             batcher.offer(ask(deadline=0.1), 0.0)
     offered(batcher, ask(deadline=0.1))
     batcher.done(batcher.take(0.0), 0.001, 0.001)
-    assert batcher.shortfall.seconds == 0.0
+    assert batcher.shortfalls[0].seconds == 0.0
 
 
 def test_leavers_are_not_computed_and_cannot_fill_memory():

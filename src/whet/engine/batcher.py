@@ -22,7 +22,7 @@ from math import inf
 
 from whet.engine.costs import ServiceTimes, Shortfall
 from whet.engine.request import SETTLED, WAITING, Request
-from whet.engine.waiting import Waiting
+from whet.engine.waiting import PRIORITIES, Waiting
 from whet.errors import DeadlineExceeded, QueueFull, TooLarge
 
 PROBE_AFTER = 16
@@ -81,7 +81,8 @@ class Batcher:
         limits: its bounds.
         lanes: batches that may be computed at the same time now; at most ``limits.lanes``, fewer while cores are lent.
         costs: the measured service times the decisions rest on.
-        shortfall: by how much answers have come later than those times promise.
+        shortfalls: by how much answers have come later than those times promise, a class of priority each: whom later
+            arrivals overtake, waits longer than could be promised, and that is no reason to refuse those who overtake.
         queue: the requests that wait.
         dropped: requests refused by ``offer`` or ``take``; the caller answers them and clears the list.
     """
@@ -96,14 +97,14 @@ class Batcher:
         "lanes",
         "limits",
         "queue",
-        "shortfall",
+        "shortfalls",
     )
 
     def __init__(self, limits: Limits, costs: ServiceTimes | None = None) -> None:
         self.limits = limits
         self.lanes = limits.lanes
         self.costs = costs if costs is not None else ServiceTimes()
-        self.shortfall = Shortfall()
+        self.shortfalls = tuple(Shortfall() for _ in range(PRIORITIES))
         self.queue = Waiting()
         self.dropped: list[Request] = []
         sizes = limits.batch_sizes
@@ -178,7 +179,8 @@ class Batcher:
         if seconds is not None:
             if any(piece.request.probe for piece in batch.pieces):
                 self.costs.forget()
-                self.shortfall.forget()
+                for shortfall in self.shortfalls:
+                    shortfall.forget()
             self.costs.observe(batch.size, seconds)
             self._refusals = 0
         return [piece for piece in batch.pieces if piece.request.state != SETTLED]
@@ -193,7 +195,7 @@ class Batcher:
     def delivered(self, request: Request, now: float) -> None:
         """Learn how far the promise to a request was from the truth: its answer has just been handed over."""
         if request.promised:
-            self.shortfall.observe(now - request.promised, self.costs.likely(self._max))
+            self.shortfalls[request.priority].observe(now - request.promised, self.costs.likely(self._max))
 
     def withdraw(self, request: Request) -> bool:
         """Settle a request whose caller left or whose other rows failed; return whether any of its rows still waited.
@@ -232,7 +234,7 @@ class Batcher:
 
         Wait = what is left of the batches in flight, plus the rows ahead of it in full batches, shared by the lanes.
         Times to come are likely ones, not typical ones: a queue a little shorter costs no throughput while it is not
-        empty, but a request admitted in vain is refused late. What the loop takes is not in it (see :attr:`shortfall`).
+        empty, but a request admitted in vain is refused late. What the loop takes is not in it (:attr:`shortfalls`).
         """
         lanes, costs, flying = self.lanes, self.costs, self._flying
         full, rest = divmod(rows, self._max)
@@ -264,7 +266,10 @@ class Batcher:
         needs = self.estimate(request.rows, request.priority, now)
         if self.queue.rows or len(self._flying) >= self.lanes:
             request.promised = now + needs
-            needs += self.shortfall.seconds
+            shortfall = self.shortfalls[min(max(request.priority, 0), PRIORITIES - 1)]
+            if needs <= left < needs + shortfall.seconds:
+                shortfall.decided()
+            needs += shortfall.seconds
         if needs <= left:
             return
         if self._refusals >= PROBE_AFTER and not self._flying and not self.queue.rows:

@@ -12,6 +12,8 @@ STEP = 0.05
 """How far one late answer moves the shortfall, in likely compute times of the largest batch."""
 MOST = 8.0
 """Largest shortfall, in the same unit."""
+DOUBT_AFTER = 16
+"""Refusals for its sake in a row, with no answer between them, after which a shortfall is halved."""
 
 
 class Shortfall:
@@ -22,20 +24,27 @@ class Shortfall:
     :data:`LATE_SHARE` of the answers lie past it (stochastic approximation, Robbins and Monro 1951).
     """
 
-    __slots__ = ("seconds",)
+    __slots__ = ("_unseen", "seconds")
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._unseen = 0
+
+    def decided(self) -> None:
+        """Note that a request is refused for its sake alone; too many of them unseen, and it is doubted."""
+        self._unseen += 1
+        if self._unseen >= DOUBT_AFTER:
+            self._unseen, self.seconds = 0, self.seconds / 2
 
     def observe(self, late: float, unit: float) -> None:
         """Take in that an answer came ``late`` seconds after its promise; ``unit`` is a likely compute time."""
-        step = STEP * unit
+        self._unseen, step = 0, STEP * unit
         moved = self.seconds + (step * (1 - LATE_SHARE) if late > self.seconds else -step * LATE_SHARE)
         self.seconds = min(max(moved, 0.0), MOST * unit)
 
     def forget(self) -> None:
         """Start over."""
-        self.seconds = 0.0
+        self._unseen, self.seconds = 0, 0.0
 
 
 class ServiceTimes:
