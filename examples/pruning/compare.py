@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--pruned", type=Path, default=HERE / "model.onnx", help="a step of whet prune, or its ONNX file"
     )
-    parser.add_argument("--budget", type=float, default=120.0, help="seconds for the search")
+    parser.add_argument("--budget", type=float, default=300.0, help="seconds for the search")
     parser.add_argument("--max-drop", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write everything that was found there")
