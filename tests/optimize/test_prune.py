@@ -90,13 +90,14 @@ def request_of(**changes) -> PruneRequest:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.extra("prune")
 def test_every_step_is_an_artifact_with_its_lineage_and_the_same_seed_gives_the_same_ones(place, tmp_path):
     said, made = [], []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        made.append(prune(request_of(), tmp_path / name, said.append))
-    first, second = ([load_artifact(one.folder / f"step-{i}") for i in (1, 2)] for one in made)
+        made.append(prune(request_of(steps=1), tmp_path / name, said.append))
+    first, second = ([load_artifact(one.folder / f"step-{i}") for i in (1,)] for one in made)
     assert [one.sha256 for one in first] == [one.sha256 for one in second]
     unpruned = load_artifact(made[0].folder / "unpruned")
     for index, one in enumerate(first, start=1):
@@ -106,7 +107,7 @@ def test_every_step_is_an_artifact_with_its_lineage_and_the_same_seed_gives_the_
         assert (step.action, step.source) == ("prune", unpruned.sha256)
         settings = step.settings
         assert {name: settings[name] for name in ("step", "ratio", "importance", "seed", "multiple", "finetune")} == {
-            "step": index, "ratio": 0.25 * index, "importance": "taylor", "seed": 3, "multiple": 16,
+            "step": index, "ratio": 0.5, "importance": "taylor", "seed": 3, "multiple": 16,
             "finetune": "nets_to_prune:tune",
         }  # fmt: skip
         assert settings["training_items"] == 120
@@ -120,8 +121,8 @@ def test_every_step_is_an_artifact_with_its_lineage_and_the_same_seed_gives_the_
     assert document["data"] == {
         "words": "240 samples of d.npz", "learnt_from": 120, "judged_on": 120, "grouped": False,
     }  # fmt: skip
-    assert [net["label"] for net in document["nets"]] == ["unpruned", "step-1", "step-2"]
-    assert document["nets"][2]["accuracy"]["items"] == 120
+    assert [net["label"] for net in document["nets"]] == ["unpruned", "step-1"]
+    assert document["nets"][1]["accuracy"]["items"] == 120
     assert made[0].exit_code == 0
 
 
