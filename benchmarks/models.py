@@ -1,7 +1,9 @@
 """The nets the benchmarks run: real architectures with random weights (throughput does not depend on the weights).
 
 Each is built in PyTorch, exported once to ONNX with a free batch axis and kept in ``.cache/models``; ``int8`` is the
-same net after nncf's post-training quantization on random data. Run alone to build them all:
+same net after nncf's post-training quantization on random data. The three of :data:`KERAS` come from Keras' own
+applications instead, as SavedModels (and as ONNX with the same weights, through Keras on PyTorch, for runtimes that
+read no SavedModel). Run alone to build the PyTorch ones (needs PyTorch and, for four of them, transformers):
 
     .venv/bin/python benchmarks/models.py [NAME ...]
 """
@@ -46,10 +48,11 @@ def mobilenetv2() -> Any:
     return _hugging(MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=1001)), "logits")
 
 
-def bert_base() -> Any:
+def bert_base(attention: str = "eager") -> Any:
+    """``eager`` attention can be exported; ``sdpa`` is what transformers runs by default."""
     from transformers import BertConfig, BertModel
 
-    return _hugging(BertModel(BertConfig(attn_implementation="eager")), "pooler_output")
+    return _hugging(BertModel(BertConfig(attn_implementation=attention)), "pooler_output")
 
 
 def vit_s() -> Any:
@@ -109,6 +112,58 @@ def unet() -> Any:
     return Net()
 
 
+def yolov3_tiny() -> Any:
+    import torch
+    from torch import nn
+
+    def conv(a: int, b: int, size: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(a, b, size, padding=size // 2, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.1))
+
+    class Head(nn.Module):
+        """Boxes in pixels, objectness and class scores of one scale, from three anchors a cell."""
+
+        def __init__(self, channels: int, stride: int, anchors: tuple[tuple[int, int], ...]) -> None:
+            super().__init__()
+            self.stride = stride
+            self.out = nn.Conv2d(channels, 3 * 85, 1)
+            self.register_buffer("anchors", torch.tensor(anchors).float().view(1, 3, 1, 1, 2))
+            y, x = torch.meshgrid(torch.arange(416 // stride), torch.arange(416 // stride), indexing="ij")
+            self.register_buffer("cells", torch.stack((x, y), dim=-1).float()[None, None])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            side = 416 // self.stride
+            raw = self.out(x).view(-1, 3, 85, side, side).permute(0, 1, 3, 4, 2)
+            centres = (torch.sigmoid(raw[..., :2]) + self.cells) * self.stride
+            sizes = torch.exp(raw[..., 2:4]) * self.anchors
+            return torch.cat([centres, sizes, torch.sigmoid(raw[..., 4:])], dim=-1).reshape(-1, 3 * side * side, 85)
+
+    class Net(nn.Module):
+        """YOLOv3-tiny (Redmon, Farhadi 2018): 8.9 M parameters, 416 x 416, 80 classes, 2,535 boxes before NMS."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            widths = (3, 16, 32, 64, 128, 256)
+            steps: list[nn.Module] = []
+            for a, b in itertools.pairwise(widths[:-1]):
+                steps += [conv(a, b, 3), nn.MaxPool2d(2)]
+            self.stem = nn.Sequential(*steps, conv(128, 256, 3))
+            self.deep = nn.Sequential(
+                nn.MaxPool2d(2), conv(256, 512, 3), nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, 1),
+                conv(512, 1024, 3), conv(1024, 256, 1),
+            )  # fmt: skip
+            self.coarse = nn.Sequential(conv(256, 512, 3), Head(512, 32, ((81, 82), (135, 169), (344, 319))))
+            self.up = nn.Sequential(conv(256, 128, 1), nn.Upsample(scale_factor=2))
+            self.fine = nn.Sequential(conv(384, 256, 3), Head(256, 16, ((10, 14), (23, 27), (37, 58))))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            early = self.stem(x)
+            deep = self.deep(early)
+            fine = self.fine(torch.cat([self.up(deep), early], dim=1))
+            return torch.cat([self.coarse(deep), fine], dim=1)
+
+    return Net()
+
+
 MODELS: dict[str, tuple[Callable[[], Any], dict[str, tuple[tuple[int, ...], str]]]] = {
     "resnet50": (resnet50, IMAGE),
     "mobilenetv2": (mobilenetv2, IMAGE),
@@ -116,7 +171,14 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, tuple[tuple[int, ...], str]
     "vit-s": (vit_s, IMAGE),
     "lstm": (lstm, {"x": ((100, 64), "float32")}),
     "unet": (unet, {"x": ((3, 224, 224), "float32")}),
+    "yolov3-tiny": (yolov3_tiny, {"x": ((3, 416, 416), "float32")}),
 }
+KERAS = {
+    "resnet50-tf": ("ResNet50", 224),
+    "mobilenetv2-tf": ("MobileNetV2", 224),
+    "inception-v3-tf": ("InceptionV3", 299),
+}
+"""Name -> (keras.applications' name, side of its pictures)."""
 
 
 def example(name: str, batch: int = 1, seed: int = 0) -> dict[str, Any]:
@@ -155,6 +217,54 @@ def build_onnx(name: str) -> Path:
     )  # fmt: skip
     beside.rename(path)
     return path
+
+
+def build_savedmodel(name: str) -> Path:
+    """Return the folder of ``KERAS[name]`` as a SavedModel with one signature, building it when it is not cached.
+
+    Keras must be on its TensorFlow backend. The weights stay beside it, for :func:`build_keras_onnx`.
+    """
+    folder = CACHE / name
+    if folder.exists():
+        return folder
+    import keras
+
+    keras.utils.set_random_seed(0)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    model = _application(name)
+    model.save_weights(CACHE / f"{name}.weights.h5")
+    beside = folder.with_name(f"writing-{name}")
+    model.export(str(beside), format="tf_saved_model", verbose=False)
+    beside.rename(folder)
+    return folder
+
+
+def build_keras_onnx(name: str) -> Path:
+    """Return the same net as :func:`build_savedmodel` made, as ONNX in NCHW. Keras must be on its PyTorch backend."""
+    path = CACHE / f"{name}.onnx"
+    if path.exists():
+        return path
+    import keras
+    import torch
+
+    keras.config.set_image_data_format("channels_first")
+    model = _application(name)
+    model.load_weights(CACHE / f"{name}.weights.h5")
+    model.eval()
+    beside = path.with_suffix(".writing")
+    side = KERAS[name][1]
+    torch.onnx.export(
+        model, (torch.zeros(2, 3, side, side),), str(beside), input_names=["x"], output_names=["y"],
+        dynamic_axes={"x": {0: "N"}, "y": {0: "N"}}, opset_version=17, dynamo=False,
+    )  # fmt: skip
+    beside.rename(path)
+    return path
+
+
+def _application(name: str) -> Any:
+    import keras
+
+    return getattr(keras.applications, KERAS[name][0])(weights=None)
 
 
 def build_int8(name: str) -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 
 from whet.engine import open_engine
 from whet.engine.engine import Engine
-from whet.errors import DataError, WhetError
+from whet.errors import RuntimeFailed, WhetError
 from whet.host.counters import memory
 from whet.load.inprocess import EngineTarget
 from whet.load.result import RunResult
@@ -124,7 +124,7 @@ class Bench:
         after = self.engine.stats()
         batches = {size: count - before.batches.get(size, 0) for size, count in after.batches.items()}
         if not len(result.latency) and not result.errors:
-            raise DataError(f"no request was answered within {scenario.duration_s:g} s; the model is too slow for this")
+            raise RuntimeFailed(f"no request was answered within {scenario.duration_s:g} s; the model is too slow for this")
         return Measured(
             rows=int(result.rows[result.ok].sum()),
             wall_s=result.window_s,
