@@ -124,7 +124,9 @@ class Bench:
         after = self.engine.stats()
         batches = {size: count - before.batches.get(size, 0) for size, count in after.batches.items()}
         if not len(result.latency) and not result.errors:
-            raise RuntimeFailed(f"no request was answered within {scenario.duration_s:g} s; the model is too slow for this")
+            raise RuntimeFailed(
+                f"no request was answered within {scenario.duration_s:g} s; the model is too slow for this"
+            )
         return Measured(
             rows=int(result.rows[result.ok].sum()),
             wall_s=result.window_s,
