@@ -123,7 +123,7 @@ def test_parameters_and_selection_are_read():
 def test_an_answer_reads_with_the_clients_own_stubs():
     outputs = {"y": np.array([[1.5, 2.5]], np.float32), "z": np.array([b"ab"], object)}
     asked = Question({}, "7", {"z": True, "y": True})
-    answer = service_pb2.ModelInferResponse.FromString(encode("m", "2", asked, outputs))
+    answer = service_pb2.ModelInferResponse.FromString(b"".join(encode("m", "2", asked, outputs)))
     assert (answer.model_name, answer.model_version, answer.id) == ("m", "2", "7")
     assert [(one.name, one.datatype, list(one.shape)) for one in answer.outputs] == [
         ("z", "BYTES", [1]),

@@ -28,7 +28,6 @@ from whet.settings import ServeSettings, environ
 log = logging.getLogger(__name__)
 _OF_PLANS = {"ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "KMP_BLOCKTIME", "KMP_AFFINITY"}
 """Variables that belong to plans."""
-_NO_PORT = contextlib.nullcontext(0)
 FRONT_FROM = 8
 """Cores from which one is left to a worker's event loop by default."""
 
@@ -41,34 +40,32 @@ def run(settings: ServeSettings) -> int:
     """
     logs.configure("supervisor", settings.log_level, settings.log_format)
     # Ports come first: a port in use is found out before models are imported for minutes.
-    with (
-        ports.http(settings.host, settings.http_port) as http_socket,
-        tempfile.TemporaryDirectory(prefix="whet-") as folder,
-    ):
-        return asyncio.run(_serve(settings, http_socket, Path(settings.control_socket or f"{folder}/control.sock")))
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(ports.listening("HTTP", settings.host, settings.http_port))]
+        if settings.grpc:
+            sockets.append(held.enter_context(ports.listening("gRPC", settings.host, settings.grpc_port)))
+        folder = held.enter_context(tempfile.TemporaryDirectory(prefix="whet-"))
+        control_path = Path(settings.control_socket or f"{folder}/control.sock")
+        return asyncio.run(_serve(settings, tuple(sockets), control_path))
 
 
-async def _serve(settings: ServeSettings, http_socket: socket.socket, control_path: Path) -> int:
+async def _serve(settings: ServeSettings, sockets: tuple[socket.socket, ...], control_path: Path) -> int:
     host = read_host()
     commands = Commands(settings, host)
     stopped = _signals(commands)
-    with ports.grpc(settings.host, settings.grpc_port, share_port=False) if settings.grpc else _NO_PORT as port:
-        pass  # free; whether workers will share it is known once the plans are
     deployments = await asyncio.to_thread(resolve, settings, host)
     places, cores = _place(settings, host, deployments)
     wanted = divide(deployments, cores, settings.cpu_weights)
-    shared = settings.grpc and len(places) > 1
-    with ports.grpc(settings.host, port, share_port=True) if shared else contextlib.nullcontext(port):
-        stage = Stage(settings, places, http_socket, port, _environment(wanted), cores)
-        supervisor = commands.supervisor = Supervisor(stage, wanted, commands.handle)
-        starting = asyncio.ensure_future(supervisor.start())
-        await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            starting.cancel()
-            await asyncio.wait((starting,))
-            return await stopped
-        await starting
-        return await _until_stopped(settings, commands, supervisor, control_path, stopped)
+    stage = Stage(settings, places, sockets, _environment(wanted), cores)
+    supervisor = commands.supervisor = Supervisor(stage, wanted, commands.handle)
+    starting = asyncio.ensure_future(supervisor.start())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return await stopped
+    await starting
+    return await _until_stopped(settings, commands, supervisor, control_path, stopped)
 
 
 async def _until_stopped(
@@ -191,9 +188,9 @@ def _unix(path: Path) -> socket.socket:
 
 def _announce(settings: ServeSettings, supervisor: Supervisor, control_path: Path) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    http_port = supervisor.stage.http_socket.getsockname()[1]
+    http_port, *more = (sock.getsockname()[1] for sock in supervisor.stage.sockets)
     http = f"http://{host}:{http_port}"
-    grpc = f"grpc://{host}:{supervisor.stage.grpc_port}" if settings.grpc else ""
+    grpc = f"grpc://{host}:{more[0]}" if more else ""
     for one in supervisor.wanted.values():
         log.info("%s/models/%s: %s (%s)", http, one.name, one.plan, one.why)
     log.info("ready: %s%s, %d workers", http, f" and {grpc}" if grpc else "", len(supervisor.workers))
@@ -204,7 +201,7 @@ def _announce(settings: ServeSettings, supervisor: Supervisor, control_path: Pat
         "http": http,
         "grpc": grpc,
         "http_port": http_port,
-        "grpc_port": supervisor.stage.grpc_port,
+        "grpc_port": more[0] if more else 0,
         "pid": os.getpid(),
         "workers": [worker.pid for worker in supervisor.workers],
         "control": str(control_path),

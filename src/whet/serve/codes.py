@@ -47,6 +47,26 @@ HTTP: dict[type[WhetError], int] = {kind: http for kind, (http, _) in _CODES.ite
 """Kind of error -> HTTP status."""
 GRPC: dict[type[WhetError], str] = {kind: grpc for kind, (_, grpc) in _CODES.items()}
 """Kind of error -> name of the gRPC status."""
+GRPC_NUMBERS = {
+    "OK": 0,
+    "CANCELLED": 1,
+    "UNKNOWN": 2,
+    "INVALID_ARGUMENT": 3,
+    "DEADLINE_EXCEEDED": 4,
+    "NOT_FOUND": 5,
+    "ALREADY_EXISTS": 6,
+    "PERMISSION_DENIED": 7,
+    "RESOURCE_EXHAUSTED": 8,
+    "FAILED_PRECONDITION": 9,
+    "ABORTED": 10,
+    "OUT_OF_RANGE": 11,
+    "UNIMPLEMENTED": 12,
+    "INTERNAL": 13,
+    "UNAVAILABLE": 14,
+    "DATA_LOSS": 15,
+    "UNAUTHENTICATED": 16,
+}
+"""Name of a gRPC status -> its number on the wire (google/rpc/code.proto)."""
 SLUGS: dict[str, type[WhetError]] = {kind.slug: kind for kind in _CODES}
 """Slug -> kind; how an error crosses a process boundary."""
 

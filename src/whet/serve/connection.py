@@ -86,11 +86,6 @@ class Connection(asyncio.BufferedProtocol):
         if len(server.connections) > server.limits.connections:
             self._refuse(503, f"the server holds {server.limits.connections} connections, its bound; try again later")
 
-    @property
-    def idle(self) -> bool:
-        """No request is under way: none begun, none in flight."""
-        return self.state == _HEAD and not self._pending
-
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (the loop's signature)
         """Forget everything, and tell whoever works for this caller."""
         self._server.gone(self)
@@ -340,6 +335,11 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
         else:
             self.abort()
+
+    def wind_down(self) -> None:
+        """The server is draining: a connection on which no request is under way has a moment to bring one."""
+        if self.state == _HEAD and not self._pending:
+            self.deadline = min(self.deadline, self._server.loop.time() + LINGER_S)
 
     def close(self) -> None:
         """Close once what is written has been sent."""

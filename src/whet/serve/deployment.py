@@ -50,14 +50,12 @@ class Configuration(msgspec.Struct):
     Attributes:
         index: of the worker, from 0.
         settings: of the server.
-        grpc_port: to listen on; 0 for no gRPC.
-        share_port: other workers listen on it too.
+        reconnect: gRPC connections are asked to reconnect now and then: there are other workers for them to reach.
     """
 
     index: int
     settings: ServeSettings
-    grpc_port: int
-    share_port: bool
+    reconnect: bool
 
 
 def version_order(version: str) -> tuple[bool, int, str]:

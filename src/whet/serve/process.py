@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -120,23 +120,23 @@ class WorkerProcess:
 
 
 async def spawn(
-    index: int, place: WorkerPlace, http_socket: socket.socket, env: Mapping[str, str], handle: control.Handle
+    index: int, place: WorkerPlace, sockets: Sequence[socket.socket], env: Mapping[str, str], handle: control.Handle
 ) -> WorkerProcess:
     """Start a worker in its place: mask and memory policy are in force before its interpreter starts.
 
     Args:
         index: of the worker.
         place: its CPUs and NUMA nodes.
-        http_socket: listening; the worker inherits it.
+        sockets: listening, of HTTP and, if it is served, of gRPC; the worker inherits them.
         env: its whole environment.
         handle: answers what the worker asks.
     """
     ours, theirs = socket.socketpair()
     with theirs:
-        fds = (http_socket.fileno(), theirs.fileno())
+        listening = [sock.fileno() for sock in sockets]
         command = [sys.executable, "-m", "whet.serve.worker", "--parent", str(os.getpid())]
-        command += ["--http-fd", str(fds[0]), "--control-fd", str(fds[1])]
-        popen, notes = _start(command, place, fds, env)
+        command += ["--control-fd", str(theirs.fileno()), "--listen-fd", *map(str, listening)]
+        popen, notes = _start(command, place, (*listening, theirs.fileno()), env)
     for note in notes:
         log.warning("worker %d: %s", index, note)
     ours.setblocking(False)

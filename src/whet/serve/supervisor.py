@@ -43,16 +43,14 @@ class Stage:
     Attributes:
         settings: of the server.
         places: one for each worker.
-        http_socket: listening.
-        grpc_port: to listen on, or 0.
+        sockets: listening, of HTTP and, if it is served, of gRPC.
         env: whole environment of a worker.
         compute_cores: cores that compute in one worker.
     """
 
     settings: ServeSettings
     places: tuple[WorkerPlace, ...]
-    http_socket: socket.socket
-    grpc_port: int
+    sockets: tuple[socket.socket, ...]
     env: Mapping[str, str]
     compute_cores: int
 
@@ -112,7 +110,8 @@ class Supervisor:
         Args:
             drain_s: how long they may finish what is in flight; 0 ends them now.
         """
-        self.stage.http_socket.close()
+        for sock in self.stage.sockets:
+            sock.close()
         if self._checker is not None:
             self._checker.cancel()
         for slot in self._slots:
@@ -261,11 +260,11 @@ class Supervisor:
 
     async def _spawn(self, index: int) -> WorkerProcess:
         stage = self.stage
-        return await spawn(index, stage.places[index], stage.http_socket, stage.env, self._handle)
+        return await spawn(index, stage.places[index], stage.sockets, stage.env, self._handle)
 
     async def _configure(self, worker: WorkerProcess) -> None:
         stage = self.stage
-        configuration = Configuration(worker.index, stage.settings, stage.grpc_port, share_port=len(stage.places) > 1)
+        configuration = Configuration(worker.index, stage.settings, reconnect=len(stage.places) > 1)
         await worker.ask("configure", **msgspec.to_builtins(configuration))
         worker.tell("fleet", **msgspec.to_builtins(self.fleet))
 

@@ -52,7 +52,7 @@ class Received:
 
     __slots__ = ("head", "raws")
 
-    def __init__(self, message: bytes, max_head_bytes: int) -> None:
+    def __init__(self, message: Buffer, max_head_bytes: int) -> None:
         head, self.raws = split(message, _RAW_INPUTS)
         if len(head) > max_head_bytes:
             raise TooLarge(
@@ -98,8 +98,8 @@ def decode(received: Received, signature: Signature) -> Question:
     return question
 
 
-def encode(model: str, version: str, question: Question, outputs: Mapping[str, Array]) -> bytes:
-    """Return a serialised ``ModelInferResponse``, its tensors raw."""
+def encode(model: str, version: str, question: Question, outputs: Mapping[str, Array]) -> list[Buffer]:
+    """Return a serialised ``ModelInferResponse`` in parts to write in order; its tensors are raw, and views."""
     head = _Response(model_name=model, model_version=version, id=question.id)
     parts: list[Buffer] = [b""]
     for name in question.wanted:
@@ -108,7 +108,7 @@ def encode(model: str, version: str, question: Question, outputs: Mapping[str, A
         head.outputs.add(name=name, datatype=datatype_name(array.dtype), shape=array.shape)
         parts += (_RAW_OUTPUT_TAG, _varint(len(raw)), raw)
     parts[0] = head.SerializeToString()
-    return b"".join(parts)
+    return parts
 
 
 def values(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def values(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def split(message: bytes, field: int) -> tuple[bytes, list[memoryview]]:
+def split(message: Buffer, field: int) -> tuple[bytes, list[memoryview]]:
     """Cut every value of one length-delimited top-level field out of a message.
 
     Returns:
@@ -127,7 +127,7 @@ def split(message: bytes, field: int) -> tuple[bytes, list[memoryview]]:
     Raises:
         TensorError: the message is cut off, no protobuf, or of absurdly many fields.
     """
-    view = memoryview(message)
+    message = memoryview(message)
     position = kept_from = 0
     end = len(message)
     kept: list[memoryview] = []
@@ -143,8 +143,8 @@ def split(message: bytes, field: int) -> tuple[bytes, list[memoryview]]:
             length, position = _read_varint(message, position)
             stop = position + length
             if stop <= end and tag >> 3 == field:
-                kept.append(view[kept_from:begin])
-                cut.append(view[position:stop])
+                kept.append(message[kept_from:begin])
+                cut.append(message[position:stop])
                 kept_from = stop
             position = stop
         elif kind == 0:
@@ -156,12 +156,12 @@ def split(message: bytes, field: int) -> tuple[bytes, list[memoryview]]:
     if position > end:
         raise TensorError("the message is cut off")
     if not cut:
-        return message, []
-    kept.append(view[kept_from:])
+        return bytes(message), []
+    kept.append(message[kept_from:])
     return b"".join(kept), cut
 
 
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     try:
         while True:

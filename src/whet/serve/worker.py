@@ -17,9 +17,9 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-import grpc
 import msgspec
 import uvloop
 
@@ -27,20 +27,22 @@ from whet.engine import open_engine
 from whet.engine.engine import Engine
 from whet.engine.environment import unmet
 from whet.engine.gate import CoreGate
-from whet.errors import AddressInUse, PlanRefused, RuntimeFailed, Unsupported, WhetError
+from whet.errors import PlanRefused, RuntimeFailed, Unsupported, WhetError
 from whet.host import memory, room_for
 from whet.models.artifact import Artifact
 from whet.serve import control, logs
 from whet.serve.codes import known, to_wire
 from whet.serve.deployment import Configuration, Deployment
 from whet.serve.exchange import Limits
+from whet.serve.h2.server import GrpcServer
 from whet.serve.http import HttpServer
 from whet.serve.meters import WorkerNumbers
 from whet.serve.metrics import Fleet
 from whet.serve.ports import BACKLOG
 from whet.serve.repository import Repository
 from whet.serve.rest import Rest
-from whet.serve.rpc import Rpc, listen, make_server
+from whet.serve.rpc import Rpc
+from whet.serve.server import SocketServer
 from whet.serve.service import Service
 from whet.settings import ServeSettings, cache_folder, environ
 
@@ -49,8 +51,6 @@ _PR_SET_PDEATHSIG = 1
 _M_MMAP_THRESHOLD = -3
 MAPPED_BYTES = 1 << 20
 """Allocations from this size on are mapped each by itself; pictures of usual size stay below."""
-_BIND_TRIES, _BIND_WAIT_S = 100, 0.05
-"""How often and how far apart a gRPC port is tried that the worker before still holds."""
 
 
 class Link:
@@ -69,7 +69,7 @@ class Link:
 class Worker:
     """One worker's parts, and the commands of its supervisor."""
 
-    def __init__(self, http_socket: socket.socket, configuration: Configuration, link: Link) -> None:
+    def __init__(self, sockets: Sequence[socket.socket], configuration: Configuration, link: Link) -> None:
         loop = asyncio.get_running_loop()
         settings = configuration.settings
         self._loop, self._settings, self._configuration = loop, settings, configuration
@@ -78,10 +78,13 @@ class Worker:
         self._repository = Repository(self._open_engine, settings.drain_ms / 1e3)
         self._service = Service(self._repository, settings, link)
         self._link = link
-        self._http = HttpServer(Rest(self._service, loop), limits_of(settings), loop)
-        self._http_socket = http_socket
-        self._listener: asyncio.Server | None = None
-        self._grpc: grpc.aio.Server | None = None
+        age_s = settings.grpc_connection_age_ms / 1e3 if configuration.reconnect else None
+        self._servers: tuple[SocketServer, ...] = (
+            HttpServer(Rest(self._service, loop), limits_of(settings), loop),
+            GrpcServer(Rpc(self._service, loop), limits_of(settings), loop, age_s),
+        )
+        self._sockets = sockets
+        self._listeners: list[asyncio.Server] = []
         self._drained: asyncio.Task[bool] | None = None
         self.over = asyncio.Event()
 
@@ -108,30 +111,10 @@ class Worker:
         return self._drained
 
     async def _open(self) -> None:
-        """Begin to take requests on both ports."""
-        self._http_socket.setblocking(False)
-        self._listener = await self._loop.create_server(
-            self._http.protocol, sock=self._http_socket.dup(), backlog=BACKLOG
-        )
-        if not self._configuration.grpc_port:
-            return
-        for left in reversed(range(_BIND_TRIES)):
-            server = make_server(
-                Rpc(self._service, self._loop),
-                self._settings.max_body_bytes,
-                share_port=self._configuration.share_port,
-                connection_age_ms=self._settings.grpc_connection_age_ms,
-            )
-            try:
-                listen(server, self._settings.host, self._configuration.grpc_port)
-            except AddressInUse:
-                if not left:
-                    raise
-                await asyncio.sleep(_BIND_WAIT_S)
-                continue
-            await server.start()
-            self._grpc = server
-            return
+        """Begin to take requests on every port."""
+        for server, sock in zip(self._servers, self._sockets, strict=False):  # without gRPC there is one socket
+            sock.setblocking(False)
+            self._listeners.append(await self._loop.create_server(server.protocol, sock=sock.dup(), backlog=BACKLOG))
 
     async def _apply(self, deployments: list[Deployment], unload: list[tuple[str, str]]) -> list[dict[str, Any]]:
         """Load what is new or changed, then unload what is not wanted; return the errors, by model."""
@@ -182,31 +165,30 @@ class Worker:
             pss_bytes=resident.pss,
             uss_bytes=resident.uss,
             cpu_s=used.ru_utime + used.ru_stime,
-            connections=len(self._http.connections),
+            connections=sum(len(server.connections) for server in self._servers),
             models=[*self._repository.numbers(), self._service.nobody.snapshot(None)],
         )
 
     async def _drain(self) -> bool:
         timeout_s = self._settings.drain_ms / 1e3
-        if self._listener is not None:
-            self._listener.close()
-            await self._take_backlog()
-        stopping = [self._http.drain(timeout_s)]
-        if self._grpc is not None:
-            stopping.append(self._grpc.stop(timeout_s))
-        clean, *_ = await asyncio.gather(*stopping)
+        if self._listeners:
+            for listener in self._listeners:
+                listener.close()
+            for server, sock in zip(self._servers, self._sockets, strict=False):
+                await self._take_backlog(server, sock)
+        clean = await asyncio.gather(*(server.drain(timeout_s) for server in self._servers))
         await self._repository.close()
         self._loop.call_later(0.05, self.over.set)  # the answer to this command leaves first
-        return bool(clean)
+        return all(clean)
 
-    async def _take_backlog(self) -> None:
+    async def _take_backlog(self, server: SocketServer, listening: socket.socket) -> None:
         """Take the connections that wait in the kernel's queue: they would be reset when the last worker closes."""
         with contextlib.suppress(OSError):
             while True:
-                sock, _ = self._http_socket.accept()
+                sock, _ = listening.accept()
                 sock.setblocking(False)
-                await self._loop.connect_accepted_socket(self._http.protocol, sock)
-        self._http_socket.close()
+                await self._loop.connect_accepted_socket(server.protocol, sock)
+        listening.close()
 
 
 def limits_of(settings: ServeSettings) -> Limits:
@@ -246,7 +228,7 @@ def _return_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
-async def _serve(http_socket: socket.socket, control_socket: socket.socket) -> None:
+async def _serve(sockets: Sequence[socket.socket], control_socket: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     link, configured = Link(), loop.create_future()
 
@@ -256,7 +238,7 @@ async def _serve(http_socket: socket.socket, control_socket: socket.socket) -> N
             settings = configuration.settings
             logs.configure(f"worker {configuration.index}", settings.log_level, settings.log_format)
             sys.setswitchinterval(settings.switch_interval_us / 1e6)
-            configured.set_result(Worker(http_socket, configuration, link))
+            configured.set_result(Worker(sockets, configuration, link))
             return None
         worker: Worker = await configured
         return await worker.handle(op, args)
@@ -279,17 +261,19 @@ async def _serve(http_socket: socket.socket, control_socket: socket.socket) -> N
 def main() -> None:
     """Run a worker on inherited descriptors until it has drained."""
     parser = argparse.ArgumentParser(prog="whet.serve.worker")
-    for name in ("http-fd", "control-fd", "parent"):
+    for name in ("control-fd", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--listen-fd", type=int, nargs="+", required=True, help="of HTTP, then of gRPC if it is served")
     args = parser.parse_args()
     _die_with(args.parent)
     _return_memory()
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the group; the supervisor decides
-    for fd in (args.http_fd, args.control_fd):
+    for fd in (*args.listen_fd, args.control_fd):
         os.set_inheritable(fd, False)  # else children of a runtime would hold the ports
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(socket.socket(fileno=args.http_fd), socket.socket(fileno=args.control_fd)))
+        sockets = [socket.socket(fileno=fd) for fd in args.listen_fd]
+        runner.run(_serve(sockets, socket.socket(fileno=args.control_fd)))
         logging.shutdown()
         sys.stderr.flush()
         os._exit(0)  # a lane that hangs, or a runtime's own destructors, must not undo an end that was reached
