@@ -107,8 +107,10 @@ class ServeSettings(Settings, frozen=True, kw_only=True):
     max_json_bytes: Annotated[
         Positive, about("Largest JSON in a request; bigger tensors belong in the binary form.")
     ] = 16 << 20
-    max_header_bytes: Annotated[Positive, about("Largest request head of HTTP.")] = 32 << 10
-    max_connections: Annotated[Positive, about("HTTP connections a worker holds open.")] = 8192
+    max_header_bytes: Annotated[
+        Positive, about("Largest head of a request; for gRPC, before and after decompression.")
+    ] = 32 << 10
+    max_connections: Annotated[Positive, about("Connections a worker holds open, of HTTP and of gRPC each.")] = 8192
     header_timeout_ms: Annotated[Positive, about("Time a client has to send a request's head.")] = 10_000
     body_timeout_ms: Annotated[
         Positive, about("Time a client has for a body, beside its size at 50 kB/s, and for reading its answer.")

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 import httptools
 import numpy as np
 
-from whet.errors import TensorError, TooLarge
-from whet.serve.bodies import CODINGS, Chunked, inflate
+from whet.errors import TensorError, TooLarge, WhetError
+from whet.serve.aside import inflate_aside
+from whet.serve.bodies import CODINGS, Chunked
+from whet.serve.codes import http_status
 from whet.serve.exchange import EMPTY, Exchange, Handler, Limits, error_body
 
 PIPELINED_BYTES = 256 << 10
@@ -258,25 +260,19 @@ class Connection(asyncio.BufferedProtocol):
             self._decompress(exchange, body, coding.lower())
 
     def _decompress(self, exchange: Exchange, body: memoryview, coding: bytes) -> None:
-        """Inflate on a thread of the loop's executor: zlib releases the GIL, and a bomb must not stop the loop."""
         if coding not in CODINGS:
             exchange.fail(415, f"content coding {coding[:40].decode('latin-1')!r} is unknown; send gzip or deflate")
             return
-        work = self._server.loop.run_in_executor(None, inflate, body, coding, self._server.limits.body_bytes)
 
-        def inflated(future: asyncio.Future[memoryview]) -> None:
-            if self._exchange is not exchange or future.cancelled():
-                return
-            error = future.exception()
-            if isinstance(error, TensorError):
-                exchange.fail(413 if isinstance(error, TooLarge) else 400, str(error))
-            elif error is None:
-                exchange.body = future.result()
+        def inflated(whole: memoryview) -> None:
+            if self._exchange is exchange:
+                exchange.body = whole
                 self._server.handler(exchange)
-            else:
-                exchange.fail(500, "decompressing the body failed")
 
-        work.add_done_callback(inflated)
+        def failed(error: WhetError) -> None:
+            exchange.fail(http_status(error), str(error))
+
+        inflate_aside(self._server.loop, (body, coding, self._server.limits.body_bytes), inflated, failed)
 
     # -- answers
 

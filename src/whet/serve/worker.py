@@ -165,7 +165,7 @@ class Worker:
             pss_bytes=resident.pss,
             uss_bytes=resident.uss,
             cpu_s=used.ru_utime + used.ru_stime,
-            connections=sum(len(server.connections) for server in self._servers),
+            connections=len(self._servers[0].connections),
             models=[*self._repository.numbers(), self._service.nobody.snapshot(None)],
         )
 

@@ -1,4 +1,4 @@
-"""Frames that carry no message: headers put together, settings, windows, pings, and the bounds of what a client may ask.
+"""Frames that carry no message: header blocks, settings, windows, pings, and the bounds of what a client may ask.
 
 What costs a client nothing and the server something is counted between calls; too much of it ends the connection.
 """
@@ -27,15 +27,15 @@ class Calls(Protocol):
         ...
 
     def widen(self, number: int, increment: int) -> None:
-        """Take a WINDOW_UPDATE."""
+        """Let a stream, or for 0 the connection, be sent more."""
         ...
 
-    def shift(self, by: int, number: int | None = None) -> None:
-        """Move the windows of streams."""
+    def set_stream_window(self, size: int) -> None:
+        """Take another window for streams towards the client."""
         ...
 
-    def flush(self) -> None:
-        """Send what windows held back."""
+    def set_max_frame(self, size: int) -> None:
+        """Take another largest frame towards the client."""
         ...
 
     def heard(self) -> None:
@@ -48,15 +48,13 @@ class Calls(Protocol):
 
 
 class Inbox:
-    """The control frames of one connection, and what the client has set.
+    """The control frames of one connection.
 
     Args:
         calls: acted on.
         max_header_bytes: of a header block, compressed or not.
 
     Attributes:
-        max_frame: largest payload the client takes.
-        stream_window: of a new stream, towards the client.
         in_block: a header block is under way; nothing else may come.
     """
 
@@ -68,8 +66,6 @@ class Inbox:
         self._block_of = (0, False)
         self._idle = self._resets = 0
         self.in_block = False
-        self.max_frame = frames.LEAST_MAX_FRAME
-        self.stream_window = frames.FIRST_WINDOW
 
     def take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Act on one frame.
@@ -86,8 +82,7 @@ class Inbox:
         elif kind == Kind.RST_STREAM:
             self._reset(number, payload)
         elif kind == Kind.WINDOW_UPDATE:
-            self.idle()
-            self._calls.widen(number, frames.number(payload))
+            self._widen(number, frames.number(payload))
         elif kind == Kind.SETTINGS:
             self._settings(flags, number, payload)
         elif kind == Kind.PING:
@@ -108,7 +103,7 @@ class Inbox:
             raise Violation(Code.ENHANCE_YOUR_CALM, f"{IDLE_FRAMES} frames in a row brought no call forward")
 
     def busy(self) -> None:
-        """A call has come whole."""
+        """A call has come whole, or an answer goes on."""
         self._idle = 0
 
     def _start_block(self, flags: int, number: int, block: bytes) -> None:
@@ -143,6 +138,12 @@ class Inbox:
             raise Violation(Code.ENHANCE_YOUR_CALM, f"{RESETS} calls in a row were given up by their caller")
         self._calls.leave(number)
 
+    def _widen(self, number: int, increment: int) -> None:
+        if not increment:
+            raise Violation(Code.PROTOCOL_ERROR, "a window was widened by nothing")
+        self.idle()
+        self._calls.widen(number, increment)
+
     def answered(self) -> None:
         """A call was answered."""
         self._resets = 0
@@ -155,12 +156,10 @@ class Inbox:
             return
         for name, value in frames.read_settings(payload):
             if name == frames.Setting.INITIAL_WINDOW_SIZE:
-                self._calls.shift(value - self.stream_window)
-                self.stream_window = value
+                self._calls.set_stream_window(value)
             elif name == frames.Setting.MAX_FRAME_SIZE:
-                self.max_frame = value
+                self._calls.set_max_frame(value)
         self._calls.write(frames.frame(Kind.SETTINGS, ACK, 0))
-        self._calls.flush()
 
     def _ping(self, flags: int, number: int, payload: bytes) -> None:
         if number or len(payload) != 8:

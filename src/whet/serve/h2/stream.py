@@ -1,12 +1,13 @@
 """One unary call: its payload put together into one message, and its answer handed to the connection."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from whet.errors import TensorError, TooLarge
-from whet.serve.exchange import EMPTY
+from whet.serve.exchange import EMPTY, Limits
 from whet.serve.h2.heads import Head
 
 PREFIX_BYTES = 5
@@ -106,3 +107,23 @@ class Stream:
 
 
 Handler = Callable[[Stream], None]
+
+
+class Home(Protocol):
+    """What a connection needs of its server."""
+
+    handler: Handler
+    limits: Limits
+    loop: asyncio.AbstractEventLoop
+    scratch: bytearray
+    draining: bool
+    connections: set[Any]
+
+    @property
+    def age_s(self) -> float | None:
+        """Age at which a connection is asked to reconnect, seconds, or None."""
+        ...
+
+    def gone(self, connection: Any) -> None:
+        """Forget a closed connection."""
+        ...
