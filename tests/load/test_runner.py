@@ -2,9 +2,12 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whet.errors import NotReady, QueueFull, UsageError
 from whet.load.alarm import Alarm
@@ -251,3 +254,49 @@ def test_contradictions_are_refused(options, words):
 def test_a_run_without_samples_is_refused():
     with pytest.raises(UsageError, match="at least 1 sample"):
         drive(Sleeper(), samples=0)
+
+
+def lanes_in_lockstep(lanes, batch, batch_s, callers, warmup_s, window_s, skew_s):
+    """Return the record of a closed loop over lanes that each take whole batches for a fixed time, oldest first."""
+    waiting, free = [0.0] * callers, [skew_s * lane for lane in range(lanes)]
+    intended, done = [], []
+    while waiting:
+        waiting.sort()
+        lane = free.index(min(free))
+        taken, waiting = waiting[:batch], waiting[batch:]
+        free[lane] = max(free[lane], taken[-1]) + batch_s
+        intended += taken
+        done += [free[lane]] * len(taken)
+        if free[lane] < warmup_s + window_s:
+            waiting += [free[lane]] * len(taken)
+    order = np.argsort(intended, kind="stable")
+    intended, done = np.array(intended)[order], np.array(done)[order]
+    return RunResult(
+        "closed", False, None, callers, warmup_s, warmup_s + window_s, intended, intended, done,
+        np.ones(len(done), np.int64), {}, float(done.max()), None,
+    )  # fmt: skip
+
+
+@given(
+    st.integers(1, 3),
+    st.sampled_from([1, 4, 16]),
+    st.floats(0.01, 0.2),
+    st.floats(0.3, 0.9),
+    st.floats(0.0, 0.9),
+)
+def test_a_closed_loops_rate_depends_neither_on_the_windows_end_nor_on_lanes_that_end_together(
+    lanes, batch, batch_s, window_s, skew
+):
+    run = lanes_in_lockstep(lanes, batch, batch_s, 2 * lanes * batch, 0.05, window_s, skew * batch_s / lanes)
+    assert run.steady_per_s == pytest.approx(lanes * batch / batch_s, rel=0.15)
+
+
+def test_two_lanes_that_end_together_in_a_short_window_are_not_taken_for_fast():
+    run = lanes_in_lockstep(2, 16, 0.16, 64, 0.05, 0.36, 0.001)
+    assert run.steady_per_s == pytest.approx(200, rel=0.02)
+
+
+def test_an_open_loop_and_one_with_failures_have_no_steady_rate():
+    run = lanes_in_lockstep(1, 1, 0.01, 2, 0.05, 0.3, 0.0)
+    assert replace(run, errors={"queue-full": 1}).steady_per_s is None
+    assert replace(run, callers=None).steady_per_s is None

@@ -16,7 +16,6 @@ from whet.engine import open_engine
 from whet.engine.engine import Engine
 from whet.errors import RuntimeFailed, WhetError
 from whet.load.inprocess import EngineTarget
-from whet.load.result import RunResult
 from whet.load.runner import Scenario, run
 from whet.load.samples import synthesise
 from whet.models.artifact import load_artifact
@@ -52,18 +51,7 @@ class _Bench:
         if result.errors:
             failed = ", ".join(f"{slug} x{count}" for slug, count in result.errors.items())
             raise RuntimeFailed(f"requests failed under this plan: {failed}")
-        return {"speed": speed(result)}
-
-
-def speed(result: RunResult) -> float:
-    """Return samples per second between the first answer and the last; 0 when there were fewer than two batches.
-
-    Counting answers in a short window would depend on where within a batch it ends.
-    """
-    done, rows = result.done_s[result.ok], result.rows[result.ok]
-    if not len(done) or done.max() <= done.min():
-        return 0.0
-    return float(rows[done > done.min()].sum() / (done.max() - done.min()))
+        return {"speed": result.steady_per_s or 0.0}
 
 
 async def _answer(doing: Any) -> dict[str, Any]:

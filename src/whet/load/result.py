@@ -70,6 +70,20 @@ class RunResult:
         return float(self.rows[within].sum() / self.window_s) if self.window_s > 0 else None
 
     @property
+    def steady_per_s(self) -> float | None:
+        """Rows per second that a closed loop sustains, by Little's law; None of an open loop, or when requests failed.
+
+        What is always in flight, over how long it stays (J. D. C. Little, 1961). Counting answers in a short window
+        depends on where within a batch it ends, and a slope through them on whether lanes happen to end together;
+        this depends on neither.
+        """
+        ok = self.ok
+        if self.callers is None or self.errors or not ok.any():
+            return None
+        stay_s = float((self.done_s - self.intended_s)[ok].mean())
+        return self.callers * float(self.rows[ok].mean()) / stay_s if stay_s > 0 else None
+
+    @property
     def latency(self) -> Samples:
         """Milliseconds from the intended start to the answer, of answered requests."""
         return Samples((self.done_s - self.intended_s)[self.ok] * 1e3, "ms")

@@ -22,7 +22,6 @@ from whet.engine.engine import Engine
 from whet.errors import RuntimeFailed, WhetError
 from whet.host.counters import memory
 from whet.load.inprocess import EngineTarget
-from whet.load.result import RunResult
 from whet.load.runner import Scenario, run
 from whet.models.artifact import load_artifact
 from whet.optimize.evaluate import evaluate
@@ -45,8 +44,6 @@ from whet.tensors import Tensors
 
 REQUESTS = 64
 """Distinct requests held in memory to draw from."""
-LEAST_ANSWERS = 12
-"""Answers a slope is drawn through, at least."""
 WARM_S = 0.05
 """Seconds at the start of every block that are driven and not counted: queues fill, caches come back after a stop."""
 _PR_SET_PDEATHSIG = 1
@@ -130,7 +127,7 @@ class Bench:
         return Measured(
             rows=int(result.rows[result.ok].sum()),
             wall_s=result.window_s,
-            throughput_per_s=speed(result),
+            throughput_per_s=result.steady_per_s or result.throughput_per_s or 0.0,
             latencies_ms=[round(value, 4) for value in result.latency.values.tolist()],
             cpu_s=time.process_time() - cpu,
             rss_mb=_rss_mb(),
@@ -147,21 +144,6 @@ class Bench:
             ]
             self._targets[rows] = EngineTarget(self.engine, samples)
         return self._targets[rows]
-
-
-def speed(result: RunResult) -> float:
-    """Return samples per second of a run: in a closed loop the slope of the answers counted over time.
-
-    The slope (least squares) does not care where within a batch the window happens to end; counting answers in a short
-    window does, by a whole batch. Few answers, and open loops, are counted.
-    """
-    within = (result.done_s > result.warmup_s) & (result.done_s <= result.window_end_s) & (result.rows > 0)
-    order = np.argsort(result.done_s[within], kind="stable")
-    times, rows = result.done_s[within][order], np.cumsum(result.rows[within][order])
-    if result.open_loop or len(times) < LEAST_ANSWERS or times[-1] <= times[0]:
-        return result.throughput_per_s or 0.0
-    centred = times - times.mean()
-    return float((centred * (rows - rows.mean())).sum() / np.square(centred).sum())
 
 
 def _rss_mb() -> float:
