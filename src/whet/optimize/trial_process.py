@@ -46,6 +46,8 @@ REQUESTS = 64
 """Distinct requests held in memory to draw from."""
 WARM_S = 0.05
 """Seconds at the start of every block that are driven and not counted: queues fill, caches come back after a stop."""
+WAVES, LONGEST_S = 3, 2.0
+"""A block lasts as long as so many batches in turn on a lane, whatever was asked, but for this it lasts no longer."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -105,7 +107,8 @@ class Bench:
         """Carry out one command."""
         match command:
             case Block():
-                scenario = Scenario("closed", callers=command.callers, duration_s=command.seconds, warmup_s=WARM_S)
+                seconds = max(command.seconds, min(LONGEST_S, WARM_S + WAVES * self._batch_s(command)))
+                scenario = Scenario("closed", callers=command.callers, duration_s=seconds, warmup_s=WARM_S)
                 return await self._measure(scenario, command.rows)
             case Rate():
                 scenario = Scenario(
@@ -114,6 +117,12 @@ class Bench:
                 return await self._measure(scenario, 1)
             case Evaluate():
                 return await evaluate(self.engine, command)
+
+    def _batch_s(self, command: Block) -> float:
+        """Return how long the largest batch takes that this load can fill, seconds, by what was measured so far."""
+        known = self.engine.stats().service_ms
+        filled = [ms for size, ms in known.items() if size <= command.callers * command.rows]
+        return max(filled, default=0.0) / 1e3
 
     async def _measure(self, scenario: Scenario, rows: int) -> Measured:
         before, cpu = self.engine.stats(), time.process_time()
