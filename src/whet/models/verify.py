@@ -5,7 +5,9 @@ magnitude of the output (see :func:`whet.models.importers.reference.difference`)
 of elements that differ by more than one level.
 """
 
+import gc
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,14 +125,13 @@ def verify_import(
     Raises:
         ModelError: a difference past ``tolerance`` (names the output and both sides), or no runtime opens it.
     """
-    opened, refusals = _open(artifact)
-    if not opened:
+    feeds = [sample_feeds(artifact, seed) for seed in range(samples)]
+    ran, refusals = _run_each(artifact, feeds)
+    if not ran:
         raise ModelError(f"no runtime opens {artifact.path}: {'; '.join(refusals)}")
     skipped = list(refusals)
     if artifact.format == "ir":
         skipped.append("only OpenVINO opens IR, so there is no second runtime to compare with")
-    feeds = [sample_feeds(artifact, seed) for seed in range(samples)]
-    ran = {name: [runner.run(feed) for feed in feeds] for name, runner in opened.items()}
     comparisons = []
     names = list(ran)
     if len(names) == 2:
@@ -168,20 +169,25 @@ def describe_report(report: VerifyReport) -> list[tuple[str, str]]:
     return [*rows, *(("not compared", reason) for reason in report.skipped)]
 
 
-def _open(artifact: Artifact) -> tuple[dict[str, Runner], list[str]]:
+def _run_each(
+    artifact: Artifact, feeds: Sequence[Mapping[str, Array]]
+) -> tuple[dict[str, list[dict[str, Array]]], list[str]]:
+    """Return what each runtime answers, and why others were not asked; one is open at a time: large nets must fit."""
     names = ([spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
-    opened: dict[str, Runner] = {}
-    refusals = []
-    try:
-        opened["openvino"] = open_openvino(artifact.path, *names)
-    except ModelError as error:
-        refusals.append(str(error))
+    openers: dict[str, Callable[[], Runner]] = {"openvino": lambda: open_openvino(artifact.path, *names)}
     if artifact.format == "onnx":
+        openers["onnxruntime"] = lambda: open_onnxruntime(artifact.path)
+    ran, refusals = {}, []
+    for name, opened in openers.items():
         try:
-            opened["onnxruntime"] = open_onnxruntime(artifact.path)
+            runner = opened()
         except ModelError as error:
             refusals.append(str(error))
-    return opened, refusals
+            continue
+        ran[name] = [dict(runner.run(feed)) for feed in feeds]
+        del runner
+        gc.collect()
+    return ran, refusals
 
 
 def _compare(
