@@ -5,7 +5,6 @@ magnitude of the output (see :func:`whet.models.importers.reference.difference`)
 of elements that differ by more than one level.
 """
 
-import gc
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from whet.models.importers.reference import (
     TOLERANCE,
     Runner,
     difference,
+    let_go,
     open_onnxruntime,
     open_openvino,
     random_feeds,
@@ -186,7 +186,7 @@ def _run_each(
             continue
         ran[name] = [dict(runner.run(feed)) for feed in feeds]
         del runner
-        gc.collect()
+        let_go()
     return ran, refusals
 
 

@@ -235,10 +235,10 @@ def _write(graph: Graph, out: BinaryIO, free: bool, data: BinaryIO | None) -> No
     body = proto.SerializeToString()
     inside = [0 if data else array.nbytes for array in arrays.values()]
     sizes = [len(head) + count for head, count in zip(heads, inside, strict=True)]
-    total = len(body) + sum(1 + len(_varint(size)) + size for size in sizes)
-    out.write(model.SerializeToString() + b"\x3a" + _varint(total) + body)  # ModelProto.graph = 7
+    total = len(body) + sum(1 + len(varint(size)) + size for size in sizes)
+    out.write(model.SerializeToString() + b"\x3a" + varint(total) + body)  # ModelProto.graph = 7
     for array, head, size in zip(arrays.values(), heads, sizes, strict=True):
-        out.write(b"\x2a" + _varint(size) + head)  # GraphProto.initializer = 5
+        out.write(b"\x2a" + varint(size) + head)  # GraphProto.initializer = 5
         (data or out).write(array.reshape(-1).view(np.uint8).data)
 
 
@@ -246,7 +246,7 @@ def _head(onnx: Any, name: str, array: Array, place: str, start: int) -> bytes:
     """Serialize all of a TensorProto but its numbers, which follow it, or lie in the file ``place`` from ``start``."""
     tensor = onnx.TensorProto(name=name, dims=array.shape, data_type=_TENSOR_TYPES[array.dtype.name])
     if not place:
-        return bytes(tensor.SerializeToString()) + b"\x4a" + _varint(array.nbytes)  # TensorProto.raw_data = 9
+        return bytes(tensor.SerializeToString()) + b"\x4a" + varint(array.nbytes)  # TensorProto.raw_data = 9
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", place), ("offset", start), ("length", array.nbytes)):
         tensor.external_data.add(key=key, value=str(value))
@@ -260,7 +260,8 @@ def _declare(onnx: Any, name: str, shape: Sequence[int], free: bool) -> Any:
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return a number as protobuf writes it: seven bits a byte, lowest first."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

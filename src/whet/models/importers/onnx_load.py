@@ -1,11 +1,12 @@
 """Reads an ONNX file that nobody vouches for: bounded, no path outside its folder, one-line reasons."""
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from whet.errors import ModelError, Unsupported
 from whet.models.importers.isolated import one_line
+from whet.models.importers.onnx_graph import varint
 
 MAX_PROTO_BYTES = (1 << 31) - 1
 """Protobuf's own bound on one message."""
@@ -24,7 +25,7 @@ def load_onnx(path: Path) -> Any:
     if size > MAX_PROTO_BYTES:
         raise ModelError(f"{path} holds {size} bytes, an ONNX file at most {MAX_PROTO_BYTES}; keep weights beside it")
     try:
-        model = onnx.load(io.BytesIO(path.read_bytes()), format="protobuf", load_external_data=False)
+        model = onnx.load_model_from_string(path.read_bytes())
     except (DecodeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{path} ({size} bytes) is a damaged ONNX file: {one_line(error)}; copy or export it again"
@@ -61,12 +62,40 @@ def save_onnx(model: Any, path: Path) -> tuple[Path, ...]:
     """Write ``model`` to ``path`` and return every file made; large models keep their weights in ``<name>.data``."""
     import onnx
 
-    if model.ByteSize() < MAX_PROTO_BYTES // 2:
-        onnx.save(model, str(path))
+    # The size of a message costs a serialised copy of it: one tensor at a time, never the model.
+    sizes = [tensor.ByteSize() for tensor in model.graph.initializer]
+    if sum(sizes) < MAX_PROTO_BYTES // 2:
+        _save_whole(model, sizes, path)
         return (path,)
     beside = path.with_name(path.name + ".data")
     onnx.save_model(model, str(path), save_as_external_data=True, location=beside.name)
     return (path, beside)
+
+
+def _save_whole(model: Any, sizes: Sequence[int], path: Path) -> None:
+    """Write a model into one file, tensor by tensor: serialised at once, the weights would be in memory thrice."""
+    graph = _but(model.graph, "initializer").SerializeToString()
+    heads = [b"\x2a" + varint(size) for size in sizes]  # GraphProto.initializer = 5
+    total = len(graph) + sum(len(head) for head in heads) + sum(sizes)
+    with path.open("wb") as out:
+        out.write(_but(model, "graph").SerializeToString() + b"\x3a" + varint(total) + graph)  # ModelProto.graph = 7
+        for head, tensor in zip(heads, model.graph.initializer, strict=True):
+            out.write(head + tensor.SerializeToString())
+
+
+def _but(message: Any, left_out: str) -> Any:
+    """Return a copy of a message without one of its fields."""
+    copy = type(message)()
+    for field, value in message.ListFields():
+        if field.name == left_out:
+            continue
+        if field.is_repeated:
+            getattr(copy, field.name).extend(value)
+        elif field.message_type is not None:
+            getattr(copy, field.name).CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
+    return copy
 
 
 def _check_external(tensor: Any, path: Path) -> None:

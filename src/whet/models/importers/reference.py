@@ -3,6 +3,8 @@
 OpenVINO would pick bf16 by itself on a CPU that has it, so precision is always said.
 """
 
+import ctypes
+import gc
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +95,7 @@ def open_openvino(model: Any, inputs: Sequence[str] = (), outputs: Sequence[str]
         lacking = unconverted(str(error))
         reason = f"it has no {', '.join(lacking)}" if lacking else one_line(error)
         raise ModelError(f"OpenVINO cannot open it: {reason}") from error
+    let_go()  # of what reading the file took
     takes = _specs(compiled.inputs, inputs)
     gives = _specs(compiled.outputs, outputs)
     unranked = frozenset(
@@ -110,6 +113,17 @@ def open_openvino(model: Any, inputs: Sequence[str] = (), outputs: Sequence[str]
         }
 
     return Runner("openvino", takes, gives, unranked, run)
+
+
+def let_go() -> None:
+    """Give back what a runtime that is done with held, before the next large copy of the weights is made.
+
+    A session lies in a ring with the function that runs it, and glibc keeps what was freed until it is asked.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def open_onnxruntime(path: Path) -> Runner:
@@ -132,6 +146,8 @@ def open_onnxruntime(path: Path) -> Runner:
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A second, packed copy of the weights pays off over many runs, not over the few made here.
     settings.add_session_config_entry("session.disable_prepacking", "1")
+    # Nor does another layout of them, which the optimisations past the basic ones make.
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -14,7 +14,7 @@ from whet.errors import ModelError, Unsupported, UsageError
 from whet.models.importers import batch, openvino_front
 from whet.models.importers.base import Converted, Options
 from whet.models.importers.onnx_load import load_onnx, save_onnx
-from whet.models.importers.reference import Runner, load_openvino, open_onnxruntime, open_openvino, random_feeds
+from whet.models.importers.reference import Runner, let_go, load_openvino, open_onnxruntime, open_openvino, random_feeds
 from whet.tensors import DYNAMIC, TensorSpec
 
 
@@ -58,6 +58,7 @@ def settle(converted: Converted, options: Options, workdir: Path) -> Settled:
     # An opset that ONNX Runtime refuses still runs in OpenVINO, and the other way round: say so once, here.
     notes = [*converted.notes, *refusals]
     precision = weights_precision(converted.model, converted.format)
+    let_go()
     freed, reason = _free(converted, looks, workdir, quantised=precision in {"int8", "mixed"})
     if freed is None:
         notes.append(f"runs one request at a time: {reason}")
@@ -101,6 +102,7 @@ def _look(converted: Converted) -> tuple[list[_Look], list[str]]:
         rows = reason or batch.rows_of(runner)
         looks.append(_Look(runtime, *_measured(runner), rows))
         del runner
+        let_go()
     return looks, refusals
 
 
@@ -236,6 +238,7 @@ def _free(
         ways = _ways(freed.model, converted.format)
         for look in looks:
             assert isinstance(look.rows, batch.Rows)
+            let_go()
             try:
                 reason = batch.prove(look.rows, ways[look.runtime](), quantised=quantised)
             except ModelError as error:

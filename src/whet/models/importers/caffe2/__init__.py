@@ -79,7 +79,7 @@ def _read(path: Path) -> NetDef:
 
 def _read_init(path: Path) -> NetDef:
     net = _read(path)
-    if net.operators and not any(op.type in FILLS for op in net.operators):
+    if net.operators and not any(op.type.endswith("Fill") for op in net.operators):
         raise ModelError(f"weights '{path.name}' fill no blob: they are no init_net; name it by --weights")
     return net
 
