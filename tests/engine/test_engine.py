@@ -84,7 +84,7 @@ async def test_timing_tells_queue_and_compute_apart():
 
 @on_loop
 async def test_requests_of_one_turn_of_the_loop_share_a_batch():
-    engine = await engine_of(batch_sizes=(1, 8))
+    engine = await engine_of(batch_sizes=(1, 8), fake={"base_us": 5000})  # a call costs more than its rows
     answers = await asyncio.gather(*[engine.infer(draw(seed=seed)) for seed in range(5)])
     assert {answer.timing.batch for answer in answers} == {5}
     assert {answer.timing.padded for answer in answers} == {3}
