@@ -1,6 +1,7 @@
 """Where a net's time goes: the layers the runtime really executes, their precision and their time."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ class Layer:
         precision: in which it is executed: ``f32``, ``bf16``, ``int8``, ...
         time_ms: median wall time of one run, milliseconds, on one stream with the plan's threads.
         share: part of the sum of all layers, 0 to 1.
+        moved_bytes: what one run of it reads (inputs, weights) and writes, each tensor counted once; caches keep a
+            part of that from the memory bus. 0 where the runtime does not tell.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Layer:
     precision: str
     time_ms: float
     share: float
+    moved_bytes: int = 0
 
 
 def profile_layers(artifact: Artifact, plan: Plan, runs: int = 20) -> list[Layer]:
@@ -48,7 +52,7 @@ def profile_layers(artifact: Artifact, plan: Plan, runs: int = 20) -> list[Layer
     if plan.runtime == "onnxruntime":
         from whet.engine.ort_layers import profile_ort
 
-        return _shared(profile_ort(artifact, plan, runs))
+        return _shared((*row, 0) for row in profile_ort(artifact, plan, runs))
     if plan.runtime != "openvino":
         raise RuntimeFailed(
             f"runtime {plan.runtime} does not tell the time of its layers; profile an openvino or onnxruntime plan"
@@ -76,24 +80,43 @@ def profile_layers(artifact: Artifact, plan: Plan, runs: int = 20) -> list[Layer
 
 def _layers(graph: Any, micros: dict[str, list[float]]) -> list[Layer]:
     found = []
+    sizes = {node.get_friendly_name(): _output_bytes(node) for node in graph.get_ops()}
     for node in graph.get_ops():
-        told = {
-            key: str(value.value if hasattr(value, "value") else value) for key, value in node.get_rt_info().items()
-        }
+        told = _told(node)
         kind = told.get("layerType", node.get_type_name())
-        times = micros.get(node.get_friendly_name(), [])
+        name = node.get_friendly_name()
+        times = micros.get(name, [])
         if kind in _SKIPPED or not times:
             continue
         precision = told.get("runtimePrecision") or _from_primitive(told.get("primitiveType", ""))
-        found.append((node.get_friendly_name(), kind, _SHORT.get(precision, precision), float(np.median(times)) / 1e3))
+        moved = sizes[name] + sum(sizes[value.get_node().get_friendly_name()] for value in node.input_values())
+        found.append((name, kind, _SHORT.get(precision, precision), float(np.median(times)) / 1e3, moved))
     return _shared(found)
 
 
-def _shared(found: list[tuple[str, str, str, float]]) -> list[Layer]:
+def _shared(found: Iterable[tuple[str, str, str, float, int]]) -> list[Layer]:
     """Return layers with their share of the whole, slowest first."""
-    total = sum(time for *_, time in found) or 1.0
-    layers = [Layer(name, kind, precision, time, time / total) for name, kind, precision, time in found]
+    rows = list(found)
+    total = sum(time for _, _, _, time, _ in rows) or 1.0
+    layers = [Layer(name, kind, precision, time, time / total, moved) for name, kind, precision, time, moved in rows]
     return sorted(layers, key=lambda layer: -layer.time_ms)
+
+
+def _told(node: Any) -> dict[str, str]:
+    return {key: str(value.value if hasattr(value, "value") else value) for key, value in node.get_rt_info().items()}
+
+
+def _output_bytes(node: Any) -> int:
+    """Return the size of what a node writes; 0 where a shape is not known before the run."""
+    precisions = _told(node).get("outputPrecisions", "").split(",")
+    total = 0
+    for place, output in enumerate(node.outputs()):
+        shape = output.get_partial_shape()
+        bits = re.search(r"\d+", precisions[min(place, len(precisions) - 1)])
+        if shape.is_static:
+            width = int(bits[0]) if bits else 8  # boolean, or a tensor that is empty
+            total += int(np.prod(list(shape.to_shape()), dtype=np.int64)) * width // 8
+    return total
 
 
 def _from_primitive(primitive: str) -> str:

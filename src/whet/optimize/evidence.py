@@ -1,22 +1,21 @@
 """The evidence document: what was measured, as plain values. Pure; nothing is rounded up, missing is null."""
 
-import math
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-import numpy as np
-
+from whet.optimize import provenance
 from whet.optimize.accuracy import Verdict
 from whet.optimize.advice import advice
 from whet.optimize.finals import compare
 from whet.optimize.lab import Case, Record, paired
+from whet.optimize.profile import uncompressed
+from whet.optimize.roofs import Reached, layer_rows, roofline
 from whet.optimize.space import Level
 from whet.optimize.stages import STEPS
 from whet.optimize.state import Baseline, State
+from whet.optimize.values import ends, interval, plain
 from whet.plan import Plan
-from whet.stats import Interval, Samples, bootstrap, paired_ratio
+from whet.stats import Samples, paired_ratio
 
 SCHEMA = 1
 
@@ -25,11 +24,11 @@ def document(state: State) -> dict[str, Any]:
     """Return the evidence of a search as the report reads it."""
     return {
         "schema": SCHEMA,
-        "model": _model(state),
-        "host": _host(state),
-        "versions": versions(state),
+        "model": provenance.model(state),
+        "host": provenance.host(state),
+        "versions": provenance.versions(state),
         "targets": plain(state.request.targets),
-        "data": _data(state),
+        "data": provenance.data(state),
         "service": dict(state.service),
         "baselines": [_baseline(state, one) for one in state.baselines],
         "trials": [_trial(state, record) for record in _searched(state)],
@@ -38,111 +37,16 @@ def document(state: State) -> dict[str, Any]:
         "gate": [plain(one) for one in state.rungs],
         "ablation": _ablation(state),
         "pareto": _pareto(state),
-        "layers": [],
-        "roofline": None,
+        "layers": layer_rows(state.profile),
+        "roofline": roofline(state.profile, _reached(state)),
         "refused": _refused(state),
         "advice": advice(state),
         "noise": _noise(state),
-        "served": None,
+        "served": state.served,
         "seed": state.request.seed,
         "budget_s": state.request.budget_s,
         "wall_s": round(state.clock.spent_s, 3),
         "started": state.started,
-    }
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` as JSON-able values; numbers that are none become null."""
-    return _finite(msgspec.to_builtins(value, enc_hook=str, str_keys=True))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def interval(values: Sequence[float], seed: int = 0) -> dict[str, float | None] | None:
-    """Return the median of block values with its 95 % interval; no ends with a single block, null with none."""
-    if not values:
-        return None
-    if len(values) < 2:
-        return {"value": float(values[0]), "low": None, "high": None}
-    found = bootstrap(values, np.median, seed=seed)
-    return {"value": found.value, "low": found.low, "high": found.high}
-
-
-def _of(found: Interval | None) -> dict[str, float] | None:
-    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
-
-
-def versions(state: State) -> dict[str, str]:
-    """Return versions of Whet and of the runtimes that were measured."""
-    from importlib import metadata
-
-    found = {"whet": metadata.version("whet")} if _installed("whet") else {}
-    found |= {name: able.version for name, able in state.runtimes.items()}
-    for name in ("numpy", "onnx", "nncf"):
-        if _installed(name):
-            found[name] = metadata.version(name)
-    return found
-
-
-def _installed(name: str) -> bool:
-    from importlib import metadata
-
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _model(state: State) -> dict[str, Any]:
-    artifact = state.artifact
-    return {
-        "name": state.request.name or state.request.model.stem,
-        "path": str(state.request.model),
-        "artifact": artifact.sha256,
-        "format": artifact.format,
-        "inputs": [plain(spec) for spec in artifact.service_inputs],
-        "outputs": [plain(spec) for spec in artifact.outputs],
-        "net_inputs": [plain(spec) for spec in artifact.inputs],
-        "batched": artifact.batched,
-        "precision": artifact.precision,
-        "notes": list(artifact.notes),
-        "lineage": [plain(step) for step in artifact.lineage],
-    }
-
-
-def _host(state: State) -> dict[str, Any]:
-    host = state.host
-    return {
-        "fingerprint": host.fingerprint,
-        **plain(host.fingerprint_fields),
-        "budget": plain(host.budget),
-        "kernel": host.kernel,
-        "virtual": plain(host.virtual),
-        "load": plain(host.load),
-        "notes": list(host.notes),
-    }
-
-
-def _data(state: State) -> dict[str, Any]:
-    data = state.data
-    return {
-        "source": state.request.data,
-        "words": data.dataset.words,
-        "samples": len(data.dataset),
-        "synthetic": data.dataset.synthetic,
-        "calibration": len(data.split.calibration),
-        "evaluation": len(data.evaluation) if data.evaluation is not None else 0,
-        "grouped": data.split.grouped,
-        "metric": data.metric.name if data.metric is not None else None,
-        "formula": data.metric.formula if data.metric is not None else None,
-        "max_drop": state.request.max_drop,
     }
 
 
@@ -210,7 +114,7 @@ def _trial(state: State, record: Record) -> dict[str, Any]:
         "stage": state.stage_of.get(record.case.key, "finals"),
         "status": "refused" if record.refused else "ok" if record.kept and not record.failure else "failed",
         "reason": record.failure or (None if record.kept else "every block was disturbed by others on the machine"),
-        "ratio_to_incumbent": _of(ratio),
+        "ratio_to_incumbent": ends(ratio),
         "accuracy": plain(_verdict(state, plan)),
         **measurement(state, record),
     }
@@ -260,7 +164,7 @@ def _chosen(state: State) -> dict[str, Any] | None:
     over = {}
     for baseline in state.baselines:
         if baseline.best is not None:
-            over[baseline.name] = _of(compare(state, case, baseline.best))
+            over[baseline.name] = ends(compare(state, case, baseline.best))
     record = state.record(case)
     return {
         "plan": plain(case.plan),
@@ -309,7 +213,7 @@ def _ablation(state: State) -> list[dict[str, Any]]:
         speed = measurement(state, record, since=state.finals_from)["throughput_per_s"]
         gain = compare(state, case, before) if before is not None else None
         rows.append(
-            {"step": words, "level": name, "plan_id": case.plan.id, "throughput_per_s": speed, "gain": _of(gain)}
+            {"step": words, "level": name, "plan_id": case.plan.id, "throughput_per_s": speed, "gain": ends(gain)}
         )
         before = case
     return rows
@@ -338,6 +242,24 @@ def _pareto(state: State) -> list[dict[str, Any]]:
     return rows
 
 
+def _reached(state: State) -> list[Reached]:
+    """Return the chosen plan and, where it was measured, the same plan over the f32 parent."""
+    if state.chosen is None or state.profile is None:
+        return []
+    plan = state.chosen.plan
+    found = [(plan, state.chosen, state.profile.layers)]
+    parent = uncompressed(state, plan)
+    measured = (record.case for record in state.lab.records.values() if record.case.plan == parent and record.kept)
+    found += [(parent, case, state.profile.parent) for case in list(measured)[:1] if parent != plan]
+    rows = []
+    for one, case, layers in found:
+        record = state.record(case)
+        speed = measurement(state, record, since=_since(state, record))["throughput_per_s"]
+        if speed is not None:
+            rows.append(Reached(state.label(one), one.artifact, speed["value"], one.max_batch, layers))
+    return rows
+
+
 def _refused(state: State) -> list[dict[str, Any]]:
     counted: Counter[tuple[str, str]] = Counter()
     for one in (*state.refused, *state.space.refused):
@@ -348,7 +270,7 @@ def _refused(state: State) -> list[dict[str, Any]]:
 def _noise(state: State) -> dict[str, Any]:
     judge, lab = state.lab.judge, state.lab
     return {
-        "floor": _of(state.noise_floor),
+        "floor": ends(state.noise_floor),
         "discarded_share": judge.discarded_share,
         "discarded": judge.discarded,
         "kept": judge.kept,

@@ -15,11 +15,12 @@ import msgspec
 
 from whet.errors import OutputError
 from whet.models.bundle import Bundle, PlanRecord, is_bundle, write_bundle
-from whet.optimize import baselines, classify, climb, evidence, finals, lessons, stages, windows
+from whet.optimize import baselines, classify, climb, evidence, finals, lessons, profile, stages, windows
 from whet.optimize.journal import Journal
 from whet.optimize.prepare import prepare
 from whet.optimize.request import OptimizeRequest, Outcome, Progress, silent
 from whet.optimize.state import Clock, State
+from whet.optimize.values import plain
 from whet.stats import Interval
 
 DONE, NOT_MET, INTERRUPTED = 0, 1, 130
@@ -74,6 +75,7 @@ def search(state: State) -> None:
     finals.hold(state)
     windows.settle(state)
     finals.under_load(state)
+    profile.profile(state)
 
 
 def conclude(state: State, *, interrupted: bool) -> Outcome:
@@ -143,9 +145,7 @@ def _write(state: State, document: dict[str, object]) -> Bundle:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
-        (folder / "result.json").write_bytes(
-            msgspec.json.format(msgspec.json.encode(evidence.plain(document)), indent=1)
-        )
+        (folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(plain(document)), indent=1))
     except OSError as error:
         raise OutputError(
             f"cannot write evidence to {folder}: {error.strerror}; free space or choose another -o"
@@ -162,7 +162,7 @@ def _write(state: State, document: dict[str, object]) -> Bundle:
         "targets_met": document["targets_met"],
     }
     host = {"fingerprint": state.host.fingerprint, **state.host.fingerprint_fields}
-    record = PlanRecord(case.plan, host, evidence.plain(measured))
+    record = PlanRecord(case.plan, host, plain(measured))
     name = request.name or request.model.stem or "model"
     return write_bundle(request.out, name, [record], state.lab.artifacts, request.targets, folder)
 

@@ -14,6 +14,7 @@ from whet.optimize.data import Dataset, Split
 from whet.optimize.journal import Journal
 from whet.optimize.lab import Case, Lab, Record
 from whet.optimize.pool import Pool
+from whet.optimize.profile_words import Profile
 from whet.optimize.recall import Past
 from whet.optimize.request import OptimizeRequest, Progress, Status
 from whet.optimize.space import Refusal, Space, Variant
@@ -166,6 +167,10 @@ class State:
     chosen: Case | None = None
     rates: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Latency-bounded capacity by plan id."""
+    profile: Profile | None = None
+    """Layers of the chosen plan and this host's peaks."""
+    served: dict[str, Any] | None = None
+    """The chosen plan through a real server, by transport."""
     noise_floor: Interval | None = None
     """The incumbent against itself in the finals: ratio of neighbouring blocks."""
     started: str = ""

@@ -194,13 +194,15 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """Time of one executed operation."""
+    """Time of one executed operation, and of the f32 parent's of the same name where the plan compresses it."""
 
     name: str
     type: str = ""
     precision: str = ""
     time_ms: float | None = None
     share: float | None = None
+    parent_ms: float | None = None
+    parent_precision: str = ""
 
 
 class Roof(msgspec.Struct, frozen=True):

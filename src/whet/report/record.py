@@ -67,10 +67,11 @@ def layers(evidence: Evidence) -> Section:
     slowest = sorted(known, key=lambda layer: -(layer.time_ms or 0))[:SLOWEST]
     total = sum(layer.time_ms or 0 for layer in known) or 1.0
     most = max((layer.time_ms or 0 for layer in slowest), default=0) or 1
+    beside = any(layer.parent_ms is not None for layer in slowest)
     rows = tuple(
         cells(layer.name, Cell(layer.type + (" (conversion)" if _converts(layer) else ""), tone=_conversion(layer)),
               layer.precision or NONE, Cell(f"{layer.time_ms:.3f}", bar=(layer.time_ms or 0) / most, key=layer.time_ms),
-              share(_share(layer, total)))
+              share(_share(layer, total)), *([_parent(layer)] if beside else []))
         for layer in slowest
     )  # fmt: skip
     blocks: list[Block] = []
@@ -82,7 +83,8 @@ def layers(evidence: Evidence) -> Section:
             f"precisions and layouts takes {number(spent)} ms ({share(spent / total)})."
         )
         columns = (Column("Layer"), Column("Type"), Column("Precision"), Column("Time", "ms", numeric=True),
-                   Column("Share", numeric=True))  # fmt: skip
+                   Column("Share", numeric=True),
+                   *([Column("f32 parent", "ms", numeric=True)] if beside else []))  # fmt: skip
         blocks = [Text(words), Table(f"The {len(slowest)} slowest layers", columns, rows)]
     lead = "Where one inference spends its time, as the runtime reports it."
     return Section("layers", "Slowest layers", lead, tuple(blocks) or missing())
@@ -275,6 +277,14 @@ def _converts(layer: Layer) -> bool:
 
 def _conversion(layer: Layer) -> Tone:
     return "muted" if _converts(layer) else ""
+
+
+def _parent(layer: Layer) -> Cell:
+    """Return the f32 parent's time of the same layer, and how many times faster the plan's is."""
+    if layer.parent_ms is None:
+        return Cell("")
+    faster = f"{layer.parent_ms / layer.time_ms:.1f}x" if layer.time_ms else ""
+    return Cell(f"{layer.parent_ms:.3f}", faster, key=layer.parent_ms)
 
 
 def _share(layer: Layer, total: float) -> float:
