@@ -164,6 +164,13 @@ def test_allocators_that_are_installed_compete():
     assert "allocator jemalloc" not in {one.what for one in found.refused}
 
 
+def test_an_allocator_a_runtime_does_not_run_under_is_refused_with_that_reason():
+    fussy = {"openvino": replace(RUNTIMES["openvino"], allocators=("default", "tcmalloc"))}
+    found = build([F32], fussy, Room(2, 2, allocators=("default", "jemalloc", "tcmalloc")), Targets())
+    assert {plan.allocator for plan in found.plans} == {"default", "tcmalloc"}
+    assert "jemalloc under openvino" in {one.what for one in found.refused}
+
+
 def test_on_siblings_both_threads_of_a_core_and_one_alone_are_tried():
     found = build([F32], RUNTIMES, Room(cores=4, physical=2), Targets())
     assert {4, 2} <= {plan.compute_threads for plan in found.plans}

@@ -32,6 +32,7 @@ class Capabilities:
             with free-form values lists the name with no values.
         version: of the library.
         devices: values of ``Plan.device``.
+        allocators: values of ``Plan.allocator`` it runs under.
     """
 
     formats: frozenset[str]
@@ -43,6 +44,7 @@ class Capabilities:
     options: Mapping[str, tuple[str, ...]]
     version: str
     devices: tuple[str, ...] = ("CPU",)
+    allocators: tuple[str, ...] = ("default", "jemalloc", "tcmalloc")
 
 
 class Slot(Protocol):

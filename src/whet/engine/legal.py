@@ -18,6 +18,7 @@ def refuse_illegal(runtime: str, able: Capabilities, artifact: Artifact, plan: P
         ("precision", plan.precision, sorted(able.precisions)),
         ("pinning", plan.pinning, [False, True] if able.pinning else [False]),
         ("isa_ceiling", plan.isa_ceiling, [None, *able.isa_ceilings]),
+        ("allocator", plan.allocator, list(able.allocators)),
     )
     for knob, value, possible in asked:
         if value not in possible:

@@ -74,6 +74,8 @@ class OpenVINO:
             },
             version=self.ov.__version__.split("-")[0],
             devices=tuple(self.core.available_devices),
+            # Under a preloaded jemalloc compile_model aborts, "munmap_chunk(): invalid pointer" (2026.4.1, 5.3.0).
+            allocators=("default", "tcmalloc"),
         )
 
     def open(self, artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> "OpenVINOSession":

@@ -21,6 +21,8 @@ LEAST_BLOCKS = 4
 MOST_BLOCKS = 12
 SAME = 0.02
 """Two plans whose ratio's interval holds 1, and whose ratio is this near to 1, are the same to us: the simpler wins."""
+ENOUGH_PAIRS = 8
+"""Pairs in which one disturbed block no longer decides whether a compressed plan is faster."""
 RESERVE_S = 1.5
 """Kept for writing the bundle."""
 RATE_SHARE = 0.08
@@ -54,8 +56,32 @@ def hold(state: State) -> None:
         state.say("finals", f"block {blocks + 1} of {len(cases)} plans measured together")
         measured_round(state, together, 1)
         blocks += 1
+    _settle_doubts(state, ENOUGH_PAIRS - blocks)
     state.finalists = list({case.key: case for case in (*state.finalists, *state.levels.values())}.values())
     state.chosen = choose(state, state.finalists)
+
+
+def _settle_doubts(state: State, rounds: int) -> None:
+    """Measure compressed plans that look faster on, beside the best unrounded one alone, while they are in doubt.
+
+    An interval over a few pairs is as wide as its worst pair: one disturbed block would refuse a plan three times as
+    fast. These few rounds are taken whatever the time, since all before them was for this answer.
+    """
+    exact = max(
+        (case for case in state.finalists if _exact(state, case.plan)), key=partial(_median, state), default=None
+    )
+    for number in range(rounds if exact is not None else 0):
+        assert exact is not None
+        rounded = [case for case in state.finalists if not _exact(state, case.plan)]
+        doubtful = [case for case in rounded if _in_doubt(ahead(state, case, exact))]
+        if not doubtful:
+            return
+        state.say("finals", f"{len(doubtful)} compressed in doubt, block {number + 1} of {rounds} more at most")
+        measured_round(state, [exact, *doubtful], 1)
+
+
+def _in_doubt(ratio: Interval | None) -> bool:
+    return ratio is not None and ratio.low <= 1.0 < ratio.value
 
 
 def finalists(state: State) -> list[Case]:

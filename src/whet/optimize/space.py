@@ -346,8 +346,12 @@ def _switches(
         refusals[f"hints and defaults of {runtime}", "they set streams, threads and pins, which are axes here"] += 1
     options = [[(name, value) for value in values] for name, values in knobs.items()]
     first = {name: values[0] for name, values in knobs.items()}
+    allocators = [one for one in room.allocators if one in able.allocators]
+    for one in room.allocators:
+        if one not in allocators:
+            refusals[f"{one} under {runtime}", f"{runtime} does not run under it"] += 1
     for pin, fuse, ceiling, allocator, openmp, chosen in itertools.product(
-        pinning, fused, ceilings, room.allocators, _openmp(runtime, able, room, refusals), itertools.product(*options)
+        pinning, fused, ceilings, allocators, _openmp(runtime, able, room, refusals), itertools.product(*options)
     ):
         # More than one switch off its default at a time is left out: their effects are small and add up.
         off = (
