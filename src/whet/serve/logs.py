@@ -43,7 +43,5 @@ def configure(who: str, level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("asyncio", "grpc"):
+    for chatty in ("asyncio", "hpack"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # A caller who leaves while gRPC sends him his answer is no error of ours; there is no other way to be spared it.
-    logging.getLogger("grpc._cython.cygrpc").addFilter(lambda line: "ExecuteBatchError" not in str(line.msg))
