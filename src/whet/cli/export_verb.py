@@ -13,8 +13,9 @@ from whet.cli.verbs import as_json
 @click.option("--to", "target", type=click.Choice(["ovms", "triton", "ort"]), required=True, help="Which server.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to write.")
 @click.option("--plan", "plan_id", default="", metavar="ID", help="Plan to export instead of the one that fits best.")
+@click.option("--host", default="", metavar="FINGERPRINT", help="Export the plan of this host; see `whet inspect`.")
 @as_json
-def command(bundle: Path, target: str, out: Path, plan_id: str, as_json: bool) -> int:
+def command(bundle: Path, target: str, out: Path, plan_id: str, host: str, as_json: bool) -> int:
     """Write what is equivalent to BUNDLE's plan for OpenVINO Model Server, Triton or ONNX Runtime.
 
     What that server cannot express is printed, and lies beside the files in NOTES.md.
@@ -25,8 +26,9 @@ def command(bundle: Path, target: str, out: Path, plan_id: str, as_json: bool) -
     from whet.export import export
     from whet.host import read_host
     from whet.models.bundle import read_bundle
+    from whet.models.hosts import of_host
 
-    found = read_bundle(bundle)
+    found = of_host(read_bundle(bundle), host) if host else read_bundle(bundle)
     with place_folder(out) as place, tempfile.TemporaryDirectory(prefix="whet-export-") as work:
         done = export(found, target, Path(work), read_host(), plan_id)
         place(Path(work))

@@ -20,6 +20,7 @@ from whet.load.address import Address
 from whet.load.http import HttpClient
 from whet.models.artifact import Artifact, load_artifact
 from whet.models.bundle import Bundle, PlanRecord, is_bundle, read_bundle
+from whet.models.hosts import OTHERS, RESULT, evidence_folder, nearest
 from whet.plan import Plan
 
 INTERVAL_S = 5.0
@@ -160,7 +161,7 @@ def _described(model: ModelSeen, artifact: Artifact) -> ModelSeen:
 
 
 def _tuned(model: ModelSeen, bundle: Bundle, host: Host) -> ModelSeen:
-    evidence = evidence_of(bundle)
+    evidence = evidence_of(bundle, host)
     service = evidence.get("service") or {}
     plan = model.plan
     # Serving may narrow a plan or bound its queue; what was measured is the rest of it.
@@ -179,10 +180,12 @@ def _found_here(record: PlanRecord, host: Host) -> bool:
     return bool(record.host) and bool(record.measured) and distance(host.fingerprint_fields, record.host) == 0
 
 
-def evidence_of(bundle: Bundle) -> dict[str, Any]:
-    """Return a bundle's evidence document; empty where there is none, or it cannot be read."""
+def evidence_of(bundle: Bundle, host: Host) -> dict[str, Any]:
+    """Return this host's evidence in a bundle, else the newest; empty where there is none, or it cannot be read."""
+    own = evidence_folder(bundle.folder) / OTHERS / host.fingerprint / RESULT
+    path = own if own.is_file() else evidence_folder(bundle.folder) / RESULT
     try:
-        document = msgspec.json.decode((bundle.folder / "evidence" / "result.json").read_bytes())
+        document = msgspec.json.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):
         return {}
     return document if isinstance(document, dict) else {}
@@ -190,13 +193,9 @@ def evidence_of(bundle: Bundle) -> dict[str, Any]:
 
 def of_bundle(bundle: Bundle, host: Host) -> Observation:
     """Return what a bundle tells: its plan against this host, and what was counted while it was measured."""
-    ranked = sorted(
-        bundle.plans,
-        key=lambda record: distance(host.fingerprint_fields, record.host) if record.host else float("inf"),
-    )
-    record = ranked[0]
+    record, _ = nearest(bundle, host.fingerprint_fields)
     plan, artifact = record.plan, bundle.artifacts[record.plan.artifact]
-    evidence = evidence_of(bundle)
+    evidence = evidence_of(bundle, host)
     model = _described(ModelSeen(bundle.name, plan=plan, artifact=str(artifact.folder.resolve())), artifact)
     counters = (((evidence.get("chosen") or {}).get("trial")) or {}).get("counters") or {}
     peak = ((evidence.get("roofline") or {}).get("bandwidth")) or {}

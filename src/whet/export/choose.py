@@ -72,8 +72,7 @@ def choose(bundle: Bundle, target: str, host: Host, plan_id: str = "") -> Job:
     if not records:
         known = ", ".join(record.plan.id for record in bundle.plans)
         raise UsageError(f"--plan '{plan_id}' is not in {bundle.folder}; it has {known}")
-    ranked = sorted(records, key=lambda record: (_translated(bundle, target, record), _away(host, record)))
-    record = ranked[0]
+    record = min(records, key=lambda one: (_translated(bundle, target, one), _away(host, one), one.role == "reference"))
     artifact = bundle.artifacts[record.plan.artifact]
     runtime = _runtime(target, record.plan, artifact)
     if runtime is None:

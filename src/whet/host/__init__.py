@@ -22,7 +22,7 @@ from whet.host.budget import Budget
 from whet.host.cgroups import Limits, Throttle
 from whet.host.counters import Counters, Memory, ThreadCpu, delta, memory, read_counters, thread_cpus
 from whet.host.describe import describe
-from whet.host.fingerprint import distance
+from whet.host.fingerprint import differences, distance
 from whet.host.isa import Processor
 from whet.host.layout import Cache, Core, Node
 from whet.host.placement import Placement, Unused, WorkerPlace, place
@@ -51,6 +51,7 @@ __all__ = [
     "default_workers",
     "delta",
     "describe",
+    "differences",
     "distance",
     "inherited",
     "memory",

@@ -55,3 +55,29 @@ def _jaccard(a: FieldValue, b: FieldValue) -> float:
     one = set(a) if isinstance(a, (list, tuple)) else set()
     two = set(b) if isinstance(b, (list, tuple)) else set()
     return 1 - len(one & two) / len(one | two) if one | two else 0.0
+
+
+def differences(there: Mapping[str, FieldValue], here: Mapping[str, FieldValue]) -> tuple[str, ...]:
+    """Return what differs between the host of a plan and this one, in words, what matters most first."""
+    found = [f"{one} there, {other} here" for one, other in _named(there, here)]
+    one, two = there.get("isa"), here.get("isa")
+    theirs, ours = (set(side) if isinstance(side, list | tuple) else set() for side in (one, two))
+    found += [f"no {', '.join(sorted(theirs - ours))} here"] if theirs - ours else []
+    found += [f"{', '.join(sorted(ours - theirs))} only here"] if ours - theirs else []
+    for name, (unit, scale) in _COUNTED.items():
+        a, b = there.get(name), here.get(name)
+        if isinstance(a, int) and isinstance(b, int) and a != b:
+            found.append(f"{a // scale} {unit} there, {b // scale} here")
+    return tuple(found)
+
+
+_COUNTED = {
+    "cores": ("cores", 1), "physical": ("physical cores", 1), "smt": ("threads a core", 1), "sockets": ("sockets", 1),
+    "nodes": ("NUMA nodes", 1), "l3_bytes": ("MiB of L3", 1 << 20), "l3_cores": ("cores an L3", 1),
+}  # fmt: skip
+
+
+def _named(there: Mapping[str, FieldValue], here: Mapping[str, FieldValue]) -> list[tuple[str, str]]:
+    names = ("arch", "model") if there.get("model") and here.get("model") else ("arch", "vendor")
+    pairs = [(there.get(name), here.get(name)) for name in names]
+    return [(str(one or "unknown"), str(other or "unknown")) for one, other in pairs if one != other]

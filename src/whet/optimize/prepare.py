@@ -50,7 +50,8 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
     block_s = min(0.6, max(0.25, request.budget_s / 250))
     strategy = make(request.strategy, Budget(0.0, 1.2, block_s + 0.08), request.seed)
     say(f"importing {request.model.name}")
-    host = _limited(read_host(), request)
+    machine = read_host()
+    host = _limited(machine, request)
     artifact = import_model(request.model, request.options, work / "artifacts")
     say("reading samples")
     data = _data(request, artifact, work)
@@ -72,6 +73,7 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
     )
     state = State(
         request=request,
+        machine=machine,
         host=host,
         clock=clock,
         work=work,

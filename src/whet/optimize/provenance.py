@@ -50,8 +50,8 @@ def host(state: State) -> dict[str, Any]:
     """Return where it was measured."""
     found = state.host
     return {
-        "fingerprint": found.fingerprint,
-        **plain(found.fingerprint_fields),
+        "fingerprint": state.machine.fingerprint,
+        **plain(state.machine.fingerprint_fields),
         "budget": plain(found.budget),
         "kernel": found.kernel,
         "virtual": plain(found.virtual),

@@ -14,7 +14,10 @@ from typing import Any
 import msgspec
 
 from whet.errors import OutputError
-from whet.models.bundle import Bundle, PlanRecord, is_bundle, write_bundle
+from whet.host import read_host
+from whet.models.bundle import Bundle, PlanRecord, refuse_strangers
+from whet.models.hosts import Share, model_key, put
+from whet.models.swap import alone
 from whet.optimize import baselines, classify, climb, evidence, finals, lessons, profile, stages, windows
 from whet.optimize.journal import Journal
 from whet.optimize.prepare import prepare
@@ -94,8 +97,8 @@ def conclude(state: State, *, interrupted: bool) -> Outcome:
     lessons.learn(state)
     if not interrupted:
         state.journal.add("end", {"chosen": state.chosen.plan.id, "targets_met": document["targets_met"]})
-    bundle = _write(state, document)
-    said = verdict(document) + lost(state.journal)
+    bundle, there = _write(state, document)
+    said = verdict(document) + lost(state.journal) + (f"; {there}" if there else "")
     if interrupted:
         return Outcome(bundle, document, INTERRUPTED, f"interrupted; the best so far is kept: {said}")
     if missed:
@@ -138,7 +141,8 @@ def _noise_floor(state: State) -> Interval | None:
     return finals.compare(state, replace(twin, twin=False), twin) if twin is not None else None
 
 
-def _write(state: State, document: dict[str, object]) -> Bundle:
+def _write(state: State, document: dict[str, object]) -> tuple[Bundle, str]:
+    """Put what was found into the bundle; return it, and what became of what lay there."""
     request, case = state.request, state.chosen
     assert case is not None
     folder = state.work / "evidence"
@@ -161,26 +165,33 @@ def _write(state: State, document: dict[str, object]) -> Bundle:
         "highest_qps": state.rates.get(case.plan.id, {}).get("highest_qps"),
         "targets_met": document["targets_met"],
     }
-    host = {"fingerprint": state.host.fingerprint, **state.host.fingerprint_fields}
-    record = PlanRecord(case.plan, host, plain(measured))
+    here = state.machine.fingerprint
+    record = PlanRecord(case.plan, {"fingerprint": here, **state.machine.fingerprint_fields}, plain(measured))
     name = request.name or request.model.stem or "model"
-    return write_bundle(request.out, name, [record], state.lab.artifacts, request.targets, folder)
+    share = Share(
+        name, model_key(state.artifact), here, (record,), state.lab.artifacts, request.targets, evidence=folder
+    )
+    return put(request.out, share)
 
 
 @contextmanager
 def _workplace(request: OptimizeRequest) -> Iterator[Path]:
-    """Yield the work folder beside the bundle: kept when the process is killed, for ``resume``; else removed."""
+    """Yield this host's work folder beside the bundle: kept when the process is killed, for ``resume``; else removed.
+
+    Searches of several hosts may share the bundle's folder; of one host, one at a time.
+    """
     out = request.out
-    if out.exists() and not is_bundle(out) and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} exists and is no bundle; choose another -o, or remove it yourself")
-    work = out.parent / f".{out.name}.whet-work"
-    try:
-        if work.exists() and not request.resume:
-            shutil.rmtree(work)
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write beside {out}: {error.strerror}; choose another -o") from error
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    refuse_strangers(out)
+    work = out.parent / f".{out.name}.whet-work-{read_host().fingerprint}"
+    busy = f"another `whet optimize` on this host writes {out}; wait until it has ended, or choose another -o"
+    with alone(work.with_name(f"{work.name}.lock"), busy):
+        try:
+            if work.exists() and not request.resume:
+                shutil.rmtree(work)
+            work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write beside {out}: {error.strerror}; choose another -o") from error
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)

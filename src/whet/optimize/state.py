@@ -131,7 +131,10 @@ class State:
     """Everything a search knows."""
 
     request: OptimizeRequest
+    machine: Host
+    """Where this runs; plans are filed under it."""
     host: Host
+    """The part of the machine that the targets leave to the service."""
     clock: Clock
     work: Path
     progress: Progress

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from whet.errors import BundleError
+from whet.models.hosts import RESULT, evidence_folder
 
 SCHEMA = 1
-EVIDENCE = Path("evidence") / "result.json"
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -325,13 +325,18 @@ def read(result: Any) -> Evidence:
         raise BundleError(f"the evidence is damaged: {error}; optimize again") from error
 
 
-def load_evidence(bundle: Path) -> dict[str, Any]:
-    """Read ``evidence/result.json`` of a bundle and check its shape.
+def load_evidence(bundle: Path, host: str = "") -> dict[str, Any]:
+    """Read a host's evidence in a bundle and check its shape.
+
+    Args:
+        bundle: its folder.
+        host: fingerprint of the host; empty for the one that was optimized on last.
 
     Raises:
         BundleError: it is missing, unreadable, or not of this shape.
+        UsageError: the bundle holds no evidence of that host.
     """
-    path = bundle / EVIDENCE
+    path = evidence_folder(bundle, host) / RESULT
     try:
         result = msgspec.json.decode(path.read_bytes())
     except OSError as error:

@@ -76,5 +76,7 @@ def about(evidence: Evidence, absent: tuple[str, ...]) -> Section:
 
 def _kicker(evidence: Evidence) -> str:
     host = evidence.host.get("cpu") or evidence.host.get("CPU") or evidence.host.get("model")
-    parts = [evidence.name, str(host or ""), evidence.started.replace("T", " ")[:16]]
+    fingerprint = evidence.host.get("fingerprint")
+    named = f"{host or 'host'} ({fingerprint})" if fingerprint else str(host or "")
+    parts = [evidence.name, named, evidence.started.replace("T", " ")[:16]]
     return " \u00b7 ".join(part for part in parts if part)

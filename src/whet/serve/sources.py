@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from whet.errors import BundleError, ModelError, NotFound, Unsupported, UsageError
-from whet.host import Host, distance
+from whet.host import Host
 from whet.models.artifact import MANIFEST, Artifact, load_artifact
 from whet.models.bundle import Bundle, PlanRecord, is_bundle, read_bundle
+from whet.models.hosts import nearest as nearest_to
 from whet.models.importers import Options, import_model, recognise
 from whet.plan import Plan
 from whet.serve.deployment import Deployment
@@ -84,10 +85,7 @@ def default_plan(artifact: Artifact, cores: int) -> tuple[Plan, str]:
 
 def nearest(bundle: Bundle, host: Host) -> tuple[PlanRecord, str]:
     """Return the plan found on the host most like this one, and why in words; the preferred one wins ties."""
-    here = host.fingerprint_fields
-    ranked = sorted(bundle.plans, key=lambda record: distance(here, record.host) if record.host else float("inf"))
-    best = ranked[0]
-    away = distance(here, best.host) if best.host else None
+    best, away = nearest_to(bundle, host.fingerprint_fields)
     if away is None:
         said = "its host is not recorded"
     elif away == 0:
