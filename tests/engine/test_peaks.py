@@ -10,4 +10,4 @@ def test_every_precision_that_runs_here_has_a_peak_with_its_interval():
     for name, peak in peaks.items():
         assert 0 < peak.low <= peak.value <= peak.high <= peak.best
         assert peak.unit == "GFLOP/s"
-        assert f"in {name}, 1 thread" in peak.how
+        assert f"in {name}, 1 stream of one thread" in peak.how

@@ -26,7 +26,7 @@ from whet.host.fingerprint import differences, distance
 from whet.host.isa import Processor
 from whet.host.layout import Cache, Core, Node
 from whet.host.placement import Placement, Unused, WorkerPlace, place
-from whet.host.roofline import Peak, bound_s, memory_copy, memory_read, rate
+from whet.host.roofline import Peak, bound_s, memory_copy, memory_read, rate, together
 from whet.host.sharing import default_workers, shares
 from whet.host.topology import Host, read_host
 
@@ -66,4 +66,5 @@ __all__ = [
     "set_memory",
     "shares",
     "thread_cpus",
+    "together",
 ]

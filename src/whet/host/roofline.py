@@ -2,8 +2,8 @@
 
 The roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009): a piece of work that moves ``bytes`` and computes
 ``flops`` takes at least ``max(flops / compute peak, bytes / memory bandwidth)``. Memory bandwidth is measured here with
-numpy. The compute peak belongs to a runtime's kernels and is measured by whoever holds a runtime, through
-:func:`rate`: a large matrix product in each precision, run the way the runtime runs it.
+numpy, on all cores. The compute peak belongs to a runtime's kernels and is measured by whoever holds a runtime, through
+:func:`together`: large nets in each precision, run the way plans run them (:mod:`whet.engine.peaks`).
 """
 
 import math
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from whet.errors import EnvironmentLacks, PlanRefused
@@ -93,6 +94,28 @@ def rate(run: Callable[[], object], work: float, unit: str, how: str, *, seconds
     return peak(rates, unit, how)
 
 
+def together(runs: Sequence[Callable[[], object]], work: float, unit: str, how: str, *, seconds: float = 1.0) -> Peak:
+    """Call all of ``runs`` at the same time, each again and again for about ``seconds``, and return their common rate.
+
+    The rate is counted in equal slices of the time in which all of them ran, warm-up not included.
+
+    Args:
+        runs: one a thread; they have to release the GIL.
+        work: what one call does, in ``unit`` times seconds (GFLOP for ``GFLOP/s``).
+        unit: unit of the result.
+        how: what is called, in words.
+        seconds: time to measure; two calls each at least.
+
+    Raises:
+        Exception: what a call raised.
+    """
+    return peak(_Crew([partial(_itself, run) for run in runs], seconds).rates(work), unit, how)
+
+
+def _itself(run: Callable[[], object]) -> Callable[[], object]:
+    return run
+
+
 def bound_s(flops: float, moved_bytes: float, compute: Peak, bandwidth: Peak) -> float:
     """Return the least seconds a piece of work can take: the slower of computing and moving. Lower is faster.
 
@@ -138,8 +161,14 @@ def _bandwidth(host: Host, kind: Kind, threads: int | None, seconds: float) -> P
         raise PlanRefused(f"roofline: threads is {threads}; it must be at least 1")
     cpus = _spread(host, threads or host.budget.physical)
     size, enough = _array_bytes(host, len(cpus))
-    crew = _Crew(cpus, size, kind, seconds)
-    rates = crew.rates()
+    crew = _Crew([partial(_streaming, cpu, kind, size) for cpu in cpus], seconds)
+    try:
+        rates = crew.rates(size / 1e9)
+    except (MemoryError, threading.BrokenBarrierError):
+        raise EnvironmentLacks(
+            f"roofline: measuring memory bandwidth needs {size * len(cpus) >> 20} MiB and could not have them; "
+            "free memory, or raise the memory limit"
+        ) from None
     least = "" if enough else ", less than 4 x L3, so caches may help"
     how = f"numpy {kind}, {len(cpus)} threads on one core each, {len(cpus) * size >> 20} MiB in all{least}"
     return peak(rates, "GB/s", how)
@@ -171,20 +200,29 @@ def _array_bytes(host: Host, threads: int) -> tuple[int, bool]:
 
 
 class _Crew:
-    """Threads that each stream through arrays of their own for a while and note when every pass ended."""
+    """Threads that each do the same work again and again for a while and note when every pass ended.
 
-    def __init__(self, cpus: list[int], size: int, kind: Kind, seconds: float) -> None:
-        self.size, self.kind, self.seconds = size, kind, seconds
-        self.ready = threading.Barrier(len(cpus))
-        self.ends: list[list[float]] = [[] for _ in cpus]
+    Args:
+        prepare: one a thread, called on it; returns the pass.
+        seconds: how long.
+    """
+
+    def __init__(self, prepare: Sequence[Callable[[], Callable[[], object]]], seconds: float) -> None:
+        self.seconds = seconds
+        self.ready = threading.Barrier(len(prepare))
+        self.ends: list[list[float]] = [[] for _ in prepare]
         self.failures: list[Exception] = []
         self.threads = [
-            threading.Thread(target=self._guarded, args=(cpu, ends), name=f"roofline-{cpu}", daemon=True)
-            for cpu, ends in zip(cpus, self.ends, strict=True)
+            threading.Thread(target=self._guarded, args=(one, ends), name=f"roofline-{place}", daemon=True)
+            for place, (one, ends) in enumerate(zip(prepare, self.ends, strict=True))
         ]
 
-    def rates(self) -> list[float]:
-        """Run, and return the common rate in GB/s in each of equal slices of the time in which all threads ran."""
+    def rates(self, work: float) -> list[float]:
+        """Run, and return ``work`` per second over all threads, in each of equal slices of the time in which all ran.
+
+        Raises:
+            Exception: what a pass raised first.
+        """
         import numpy as np
 
         for thread in self.threads:
@@ -192,27 +230,20 @@ class _Crew:
         for thread in self.threads:
             thread.join()
         if self.failures:
-            need = self.size * len(self.threads) >> 20
-            raise EnvironmentLacks(
-                f"roofline: measuring memory bandwidth needs {need} MiB and could not have them; "
-                "free memory, or raise the memory limit"
-            )
+            raise self.failures[0]
         start, end = max(ends[0] for ends in self.ends), min(ends[-1] for ends in self.ends)
         edges = np.linspace(start, end, _SLICES + 1)
         passes = np.sum([np.interp(edges, ends, np.arange(len(ends))) for ends in self.ends], axis=0)
-        return [float(one) for one in np.diff(passes) * self.size / np.diff(edges) / 1e9]
+        return [float(one) for one in np.diff(passes) * work / np.diff(edges)]
 
-    def _guarded(self, cpu: int, ends: list[float]) -> None:
+    def _guarded(self, prepare: Callable[[], Callable[[], object]], ends: list[float]) -> None:
         try:
-            self._stream(cpu, ends)
-        except (MemoryError, threading.BrokenBarrierError) as error:
+            self._work(prepare(), ends)
+        except Exception as error:  # noqa: BLE001  (it is raised again by whoever waits for the rates)
             self.failures.append(error)
             self.ready.abort()
 
-    def _stream(self, cpu: int, ends: list[float]) -> None:
-        # A refusal leaves the thread where the scheduler puts it, which is then what is measured.
-        set_affinity([cpu])
-        run = _kernel(self.kind, self.size)
+    def _work(self, run: Callable[[], object], ends: list[float]) -> None:
         self.ready.wait()
         run()
         ends.append(time.perf_counter())
@@ -221,6 +252,12 @@ class _Crew:
         while len(ends) < 3 or ends[-1] < finish:
             run()
             ends.append(time.perf_counter())
+
+
+def _streaming(cpu: int, kind: Kind, size: int) -> Callable[[], object]:
+    """Move the calling thread to ``cpu`` and return one pass over arrays of its own."""
+    set_affinity([cpu])  # a refusal leaves the thread where the scheduler puts it, which is then what is measured
+    return _kernel(kind, size)
 
 
 def _kernel(kind: Kind, size: int) -> Callable[[], object]:

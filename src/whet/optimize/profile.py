@@ -19,7 +19,7 @@ from whet.optimize.profile_words import Order, Profile, Subject
 from whet.optimize.state import State
 from whet.plan import Plan
 
-LEAST_S = 6.0
+LEAST_S = 8.0
 """Peaks, two compilations and some runs take this long."""
 FROM_BUDGET_S = 60.0
 """Searches of at least this budget keep :data:`LEAST_S` of it and always look; shorter ones do if time is left."""
@@ -29,7 +29,7 @@ RUNS = (3, 20)
 """Fewest and most runs of the net."""
 RUNS_S = 1.0
 """Time the runs may take, about."""
-BANDWIDTH_S = 0.3
+BANDWIDTH_S = 0.5
 """Seconds of the memory measurement."""
 
 
