@@ -1,3 +1,4 @@
+import math
 import statistics
 
 import numpy as np
@@ -130,3 +131,18 @@ def test_belief_is_sure_where_it_was_measured_and_carries_over_to_neighbours():
     assert -0.8 < belief.mean[3] < 0.1  # between what its runtime and what its batch suggest
     assert belief.spread[3] > 0.05
     assert 0.0 < belief.mean[4] < 0.55
+
+
+@pytest.mark.parametrize(("knee", "picked"), [(math.log(200.0), ["int8 b8"]), (-math.inf, [])])
+def test_what_a_latency_target_took_from_a_slow_net_is_given_back_to_a_fast_one(knee, picked):
+    """Batches of 8 gain 30 % of speed; f32 misses the target with them, int8 is fast enough not to."""
+    knees = {"b1": -math.inf, "b8": knee}
+    candidates = [
+        Candidate(f"{variant} {batch}", {"variant": variant, "batch": float(batch[1:])}, knee=knees[batch])
+        for variant in ("f32", "int8")
+        for batch in ("b1", "b8")
+    ]
+    racing = Racing(candidates, Budget(100.0))
+    scores = {"f32 b1": 100.0, "f32 b8": 130.0 * 130.0 / 200.0, "int8 b1": 250.0}
+    racing.tell([Told(key, (score,) * 4) for key, score in scores.items()], 1.0)
+    assert racing.hopeful(racing.ranking(), 0.5) == picked

@@ -1,5 +1,6 @@
 """How levels share the time, what a block is worth under each objective, and what a level begins with."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -63,7 +64,27 @@ def test_of_two_that_carry_the_load_the_one_on_fewer_cores_is_better_and_who_doe
     two = next(plan for plan in HERE.plans if plan.compute_threads == 2)
     assert stages.score(state, one, block(120)) > stages.score(state, two, block(500))
     assert stages.score(state, two, block(150)) > stages.score(state, one, block(90))
-    assert stages.score(state, two, block(150)) > stages.score(state, one, block(300, latency_ms=80))  # too late
+
+
+def test_a_latency_target_costs_what_littles_law_says_and_a_block_s_own_tail_nothing():
+    state = state_of(Targets(p99_ms=20))
+    single, batched = (
+        next(plan for plan in HERE.plans if (plan.streams, plan.max_batch) == (1, size)) for size in (1, 8)
+    )
+    assert stages.score(state, single, block(150)) == 150  # two are held: 13 ms
+    assert stages.score(state, single, block(150, latency_ms=90)) == 150
+    assert stages.score(state, single, block(50)) == pytest.approx(25)  # two are held: 40 ms
+    assert stages.score(state, batched, block(400)) == pytest.approx(200)  # sixteen are held: 40 ms
+    assert stages.score(state_of(), batched, block(400)) == 400
+
+
+def test_a_candidates_knee_is_where_its_score_begins_to_fall_faster():
+    state = state_of(Targets(p99_ms=20))
+    for plan in HERE.plans[:40]:
+        knee = math.exp(stages._candidate(state, plan).knee)
+        assert stages.score(state, plan, block(knee)) == pytest.approx(knee)
+        assert stages.score(state, plan, block(knee / 2)) == pytest.approx(knee / 4)
+        assert stages._candidate(state_of(), plan).knee < 0
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Racing(Strategy):
     ) -> None:
         super().__init__(candidates, budget, seeds=seeds, width=width)
         self.explore = explore
-        self._known: tuple[CostModel, dict[str, int]] | None = None
+        self._known: tuple[CostModel, dict[str, int], Floats] | None = None
 
     def _next(self, ranking: list[Ranked], left: float) -> Round | None:
         """Return hopeful candidates, then the race."""
@@ -55,18 +55,25 @@ class Racing(Strategy):
         return self._race(ranking, left) or self._fit(ranking, self.hopeful(ranking, LAST_HOPE), left)
 
     def hopeful(self, ranking: list[Ranked], least: float) -> list[str]:
-        """Return the next candidates worth measuring, most hopeful first, each assuming those before as predicted."""
-        model, keys = self._model()
+        """Return the next candidates worth measuring, most hopeful first, each assuming those before as predicted.
+
+        The model is of speeds; what a speed scores follows from the candidate's knee, and back.
+        """
+        model, keys, knees = self._model()
         places = [keys[one.key] for one in ranking]
         scores = np.asarray([one.score for one in ranking])
-        noise = np.asarray([one.spread for one in ranking])
+        speeds = np.where(scores >= knees[places], scores, 0.5 * (scores + knees[places]))
+        noise = np.asarray([one.spread for one in ranking]) / np.where(scores >= knees[places], 1.0, 2.0)
         closed = {keys[key] for key in (*self.ledger.scores, *self.ledger.failed)}
         best, picked = ranking[0].score + MARGIN, list[str]()
         names = list(keys)
         while len(closed) < len(keys) and len(picked) < self.width:
-            belief = model.believe(places, scores, noise)
-            ahead = (belief.mean - best) / belief.spread
-            gains = belief.spread * _expected_gain(ahead)
+            belief = model.believe(places, speeds, noise)
+            met = belief.mean >= knees
+            mean = np.where(met, belief.mean, 2.0 * belief.mean - knees)
+            spread = np.where(met, 1.0, 2.0) * belief.spread
+            ahead = (mean - best) / spread
+            gains = spread * _expected_gain(ahead)
             gains[list(closed)] = -1.0
             place = int(gains.argmax())
             if _above(float(ahead[place])) < least:
@@ -74,15 +81,16 @@ class Racing(Strategy):
             picked.append(names[place])
             closed.add(place)
             places.append(place)
-            scores = np.append(scores, belief.mean[place])
+            speeds = np.append(speeds, belief.mean[place])
             noise = np.append(noise, LEAST_NOISE)
         return picked
 
-    def _model(self) -> tuple[CostModel, dict[str, int]]:
-        """Return the cost model of all candidates, simplest first, and their places; made anew when there are more."""
+    def _model(self) -> tuple[CostModel, dict[str, int], Floats]:
+        """Return the cost model of all candidates, simplest first, their places and knees; made anew with more."""
         if self._known is None or len(self._known[1]) != len(self.ledger.candidates):
             order = sorted(self.ledger.candidates.values(), key=lambda one: one.simplicity)
-            self._known = CostModel([one.features for one in order]), {one.key: i for i, one in enumerate(order)}
+            places = {one.key: place for place, one in enumerate(order)}
+            self._known = CostModel([one.features for one in order]), places, np.asarray([one.knee for one in order])
         return self._known
 
     def _race(self, ranking: list[Ranked], left: float) -> Round | None:

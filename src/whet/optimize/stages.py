@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
+
 from whet.engine.environment import ALLOCATORS, can_preload
 from whet.errors import PlanRefused, WhetError
 from whet.host import Host
@@ -49,23 +51,28 @@ def case_of(state: State, plan: Plan) -> Case:
 def score(state: State, plan: Plan, measured: Measured) -> float:
     """Return how good a block was, higher is better; the search maximises this.
 
-    Throughput; under a latency target less in proportion as the closed loop's tail is past it (a queue twice as long
-    as the target leaves room for half the load, by Little's law). For ``latency`` the inverse of the median. For
-    ``cores`` the share of the wanted rate that is carried, and from there on the inverse of the cores.
+    Throughput; under a latency target less in proportion as the closed loop's latency is past it. That latency is
+    Little's law, what is held over throughput: every lane computes a batch and has one waiting, so it is what a request
+    takes that finds all lanes busy. A block's own 99th percentile is its worst one or two answers, the machine's doing
+    more than the plan's; the tail is measured in an open loop, of the finalists. For ``latency`` the inverse of the
+    median. For ``cores`` the share of the wanted rate that is carried, and from there on the inverse of the cores.
     """
-    targets = state.request.targets
-    tail = sorted(measured.latencies_ms)
-    middle = tail[len(tail) // 2] if tail else float("inf")
-    late = tail[min(len(tail) - 1, int(0.99 * len(tail)))] if tail else float("inf")
+    targets, speed = state.request.targets, measured.throughput_per_s
     if targets.objective == "latency":
+        middle = float(np.median(measured.latencies_ms)) if measured.latencies_ms else math.inf
         return 1000.0 / middle if middle > 0 else 0.0
-    fits = min(1.0, targets.p99_ms / late) if targets.p99_ms is not None and late > 0 else 1.0
-    fits *= min(1.0, targets.p50_ms / middle) if targets.p50_ms is not None and middle > 0 else 1.0
-    speed = measured.throughput_per_s * fits
+    speed *= min(1.0, speed / enough_per_s(state, plan))
     if targets.objective == "cores" and targets.min_qps is not None:
         carried = min(1.0, speed / targets.min_qps)
         return carried * (state.host.budget.cores / plan.compute_threads if carried >= 1.0 else 1.0)
     return speed
+
+
+def enough_per_s(state: State, plan: Plan) -> float:
+    """Return the throughput, samples/s, from which on the closed loop's latency meets the targets; tiny without one."""
+    targets, case = state.request.targets, case_of(state, plan)
+    target = min((ms for ms in (targets.p99_ms, targets.p50_ms) if ms is not None), default=math.inf)
+    return max(1e-9, 1000.0 * case.callers * case.rows / target)
 
 
 def baselines(state: State) -> None:
@@ -211,7 +218,9 @@ def told(state: State, record: Record, blocks: int) -> Told:
 
 def _candidate(state: State, plan: Plan) -> Candidate:
     """Return a plan as the strategy sees it; it is called as the case it is measured in."""
-    return Candidate(case_of(state, plan).key, state.space.features(plan), simplicity(plan))
+    throughput = state.request.targets.objective == "throughput"
+    knee = math.log(enough_per_s(state, plan)) if throughput else -math.inf
+    return Candidate(case_of(state, plan).key, state.space.features(plan), simplicity(plan), knee)
 
 
 def searchable(state: State, plan: Plan) -> bool:

@@ -28,11 +28,13 @@ class Candidate:
         key: its name, a plan id.
         features: its axes as plain values.
         simplicity: among equals the smallest wins (cores, memory, batch, ...).
+        knee: log speed below which a latency target is missed; there the log score falls twice as fast as log speed.
     """
 
     key: str
     features: Features
     simplicity: tuple[float, ...] = ()
+    knee: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
