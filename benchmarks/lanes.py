@@ -28,7 +28,7 @@ from bundles import net_artifact
 from harness import Benchmark, Row, benchmark, paired, ratio
 from models import build_onnx
 from whet.engine import load_runtime
-from whet.engine.lanes import Lanes, Place
+from whet.engine.lanes import Place, ThreadLanes
 from whet.models.artifact import Artifact, ImageInput, seal
 from whet.models.fuse import fuse_onnx
 from whet.plan import Plan
@@ -116,7 +116,7 @@ class Ways:
             places[number].slot.prepare(self.shapes)[self.name][...] = self.picture
             lanes.start(places[number])
 
-        lanes = Lanes(self.streams, lambda: loop.call_soon_threadsafe(collect), "bench")
+        lanes = ThreadLanes(self.streams, lambda: loop.call_soon_threadsafe(collect), "bench")
         try:
             return await drive.run(seconds, start)
         finally:

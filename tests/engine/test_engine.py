@@ -316,9 +316,9 @@ async def test_closing_tells_those_who_wait():
 
 @on_loop
 async def test_a_stuck_run_does_not_hang_the_close(monkeypatch, caplog):
-    from whet.engine.lanes import Lanes
+    from whet.engine.lanes import ThreadLanes
 
-    monkeypatch.setattr(Lanes.close, "__defaults__", (0.05,))
+    monkeypatch.setattr(ThreadLanes.close, "__defaults__", (0.05,))
     engine = await engine_of(fake={"fault": "hang"})
     stuck = asyncio.ensure_future(engine.infer(draw()))
     await asyncio.sleep(0.01)

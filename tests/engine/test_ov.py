@@ -1,20 +1,24 @@
 """OpenVINO under the contract, and the facts its file is built around."""
 
+import asyncio
 import json
 import logging
 import os
 import subprocess
 import sys
+import threading
+import weakref
 
 import engine_nets as nets
 import numpy as np
 import pytest
 from runtime_contract import OnnxContract
 
-from whet.engine import load_runtime
+from whet.engine import load_runtime, open_engine
 from whet.engine.ov import refuse_other_isa, settings_for
-from whet.errors import PlanRefused
+from whet.errors import PlanRefused, RuntimeFailed
 from whet.plan import Plan
+from whet.tensors import TensorSpec
 
 
 class TestOpenVINO(OnnxContract):
@@ -149,3 +153,54 @@ def test_a_cache_that_cannot_be_written_costs_only_time(store, tmp_path, caplog)
         session = load_runtime("openvino").open(artifact, Plan(artifact=artifact.sha256), tmp_path)
     assert session.effective.precision == "f32"
     assert "cannot be kept" in caplog.text
+
+
+def reshaping(store):
+    """x [6], more [2] -> y: x in the shape (2, 3) + more; fails at run time unless that has 6 elements."""
+    base = nets.numpy_helper.from_array(np.array([2, 3], np.int64), "base")
+    model = nets.graph(
+        [
+            nets.helper.make_node("Add", ["base", "more"], ["into"]),
+            nets.helper.make_node("Reshape", ["x", "into"], ["y"]),
+        ],
+        [("x", nets.FLOAT, [6]), ("more", nets.TensorProto.INT64, [2])],
+        [("y", nets.FLOAT, ["a", "b"])],
+        [base],
+    )
+    inputs = TensorSpec("x", "FP32", (6,)), TensorSpec("more", "INT64", (2,))
+    return nets.save(store, model, nets.described(inputs, [TensorSpec("y", "FP32", (-1, -1))], batched=False))
+
+
+def test_a_failure_of_which_openvino_says_nothing_reaches_the_caller_and_the_next_run_is_sound(store):
+    async def story():
+        artifact = reshaping(store)
+        engine = await open_engine(artifact, Plan(artifact=artifact.sha256, fused_preprocessing=False))
+        x = np.arange(6, dtype=np.float32)
+        for more in ((0, 0), (2, 2), (1, -1), (4, -2)):
+            asked = engine.infer({"x": x, "more": np.array(more, np.int64)})
+            if more == (2, 2):
+                with pytest.raises(RuntimeFailed):
+                    await asked
+            else:
+                assert np.array_equal((await asked).outputs["y"], x.reshape(2 + more[0], 3 + more[1]))
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(story(), 30))
+
+
+def test_a_slot_may_start_again_as_soon_as_it_has_reported(store):
+    """OpenVINO takes a request's callback away while it runs: one started meanwhile would end without a word."""
+    artifact = nets.mlp(store)
+    session = load_runtime("openvino").open(artifact, Plan(artifact=artifact.sha256, fused_preprocessing=False))
+    slot, reported, fill = session.slot(), threading.Event(), np.ones((1, 8), np.float32)
+    for _ in range(300):
+        slot.prepare({"x": (1, 8)})["x"][...] = fill
+        slot.start(reported.set)
+        assert reported.wait(10)
+        reported.clear()
+    watched = weakref.ref(slot)
+    while not slot.over():
+        pass
+    del slot
+    assert watched() is None  # nothing of OpenVINO's holds it
+    session.close()

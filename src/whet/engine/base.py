@@ -2,15 +2,16 @@
 
 A :class:`Runtime` opens an artifact under a plan and returns a :class:`Session`. A session hands out :class:`Slot`
 objects; a slot is one batch's place: its inputs are filled in place on the event loop, then a lane (a thread of the
-engine) calls ``run``, which computes without the GIL and returns when the outputs are there. Sessions never queue,
-batch, pad, time or start threads of their own: that is the engine's work, the same in ``serve``, in a trial and in a
-video pipeline. Why threads and not each runtime's own callbacks: ``docs/decisions/0002-lanes.md``.
+engine) calls ``run``, which computes without the GIL and returns when the outputs are there. A runtime that computes on
+threads of its own may offer :class:`SelfRunning` slots instead, which need no thread of ours. Sessions never queue,
+batch, pad, time or start threads: that is the engine's work, the same in ``serve``, in a trial and in a video pipeline.
+Why, by measurement: ``docs/decisions/0002-lanes.md`` and ``0013-lanes-of-the-runtime.md``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from whet.models.artifact import Artifact, OutputStep
 from whet.plan import Effective, Plan
@@ -67,6 +68,19 @@ class Slot(Protocol):
 
     def outputs(self) -> Mapping[str, Array]:
         """Return the outputs of the last ``run``; the arrays are valid until the next ``prepare``."""
+        ...
+
+
+@runtime_checkable
+class SelfRunning(Slot, Protocol):
+    """A slot that its runtime computes on a thread of its own. All slots of a session are of one kind."""
+
+    def start(self, done: Callable[[], None]) -> None:
+        """Begin to compute and return; ``done`` is called on any thread if it went well, and must not raise."""
+        ...
+
+    def over(self) -> bool:
+        """Return whether nothing computes and ``done`` has returned, or raise what the run raised."""
         ...
 
 

@@ -19,7 +19,7 @@ from whet.engine.dispatch import Dispatch, Gated, Own
 from whet.engine.gate import CoreGate
 from whet.engine.incident import failure
 from whet.engine.intake import Intake, collect, fill, join
-from whet.engine.lanes import Lanes, Place
+from whet.engine.lanes import WATCH_S, Lanes, Place, lanes_for
 from whet.engine.ready import Ready
 from whet.engine.request import NS, SETTLED, Answer, EngineStats, Request, Timing
 from whet.errors import DeadlineExceeded, NotReady, PlanRefused, RuntimeFailed, WhetError
@@ -65,7 +65,7 @@ class Engine:
         self._counters = Counters()
         self._free: list[Place] = list(ready.places)
         self._loop = asyncio.get_running_loop()
-        self._lanes = Lanes(ready.limits.lanes, self._wake, self.name)
+        self._lanes: Lanes = lanes_for(ready.places, ready.limits.lanes, self._wake, self.name)
         self._dispatch = self._admission(gate, weight)
         self._deadline_s = None if self.plan.deadline_ms is None else self.plan.deadline_ms / 1e3
         self._gathers = self.plan.max_batch > 1 and self._batched
@@ -73,6 +73,7 @@ class Engine:
         self._unsettled = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
+        self._watch: asyncio.TimerHandle | None = None
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
 
@@ -170,8 +171,9 @@ class Engine:
         self._draining = True
         while (request := self._batcher.evict()) is not None:
             self._settle(request, NotReady(f"model '{self.name}' was unloaded before the request was computed"))
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._watch):
+            if timer is not None:
+                timer.cancel()
         if await asyncio.to_thread(self._lanes.close):
             self._collect()
             self._end(NotReady(f"model '{self.name}' was unloaded before the request was computed"))
@@ -208,6 +210,8 @@ class Engine:
         self._scheduled = False
         self._dispatch.pump(self._prepare)
         batcher = self._batcher
+        if self._watch is None and self._lanes.watched and batcher.in_flight:
+            self._watch = self._loop.call_later(WATCH_S, self._look)
         if batcher.dropped:
             self._answer_dropped()
         if batcher.queue.rows and batcher.wake_at() < self._timer_at:
@@ -338,6 +342,13 @@ class Engine:
         now = monotonic()
         self._timer_at = max(self._batcher.wake_at(), now + TIMER_S)
         self._timer = self._loop.call_later(self._timer_at - now, self._on_timer)
+
+    def _look(self) -> None:
+        """Now and then while batches compute, look for those that failed without a word."""
+        self._watch = None
+        self._lanes.watch()
+        if self._batcher.in_flight:
+            self._watch = self._loop.call_later(WATCH_S, self._look)
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, inf

@@ -13,6 +13,7 @@ from whet.engine.cache import BlobCache, key_of
 from whet.engine.environment import ISA_VARIABLE, isa_ceilings
 from whet.engine.legal import refuse_illegal
 from whet.engine.ov_graph import fix_batch, fuse
+from whet.engine.ov_slots import OpenVINOSlot, StartedSlot
 from whet.errors import EnvironmentLacks, PlanRefused, RuntimeFailed, TensorError
 from whet.models.artifact import Artifact, OutputStep
 from whet.plan import PRECISIONS, Effective, Plan
@@ -22,8 +23,6 @@ from whet.tensors import DYNAMIC, Array, TensorSpec
 
 log = logging.getLogger("whet.engine")
 
-SHAPES_KEPT = 16
-"""Input shapes whose arrays a slot keeps, where shapes vary."""
 FITTING_KEPT = 10_000
 """Shapes remembered as fitting a net with variable axes."""
 Kept = tuple[BlobCache, str, "Future[Path | None]"]
@@ -258,7 +257,8 @@ class OpenVINOSession:
         self.ov = ov
         self.compiled = compiled
         # The C++ call beneath the wrapper: nothing to dispatch, and outputs come as views instead of copies.
-        self.infer: Any = ov.InferRequest.__mro__[1].infer
+        beneath: Any = ov.InferRequest.__mro__[1]
+        self.infer, self.start = beneath.infer, beneath.start_async
         last = next(iter(compiled.values()))
         self.names = [_name_of(port, self.outputs) for port in last.outputs]
 
@@ -267,7 +267,8 @@ class OpenVINOSession:
 
     def slot(self) -> "OpenVINOSlot":
         """See :class:`whet.engine.base.Session`."""
-        return OpenVINOSlot(self)
+        # Where axes vary, shapes are tried before a run, which takes too long for the loop: a lane's thread does it.
+        return OpenVINOSlot(self) if self.graph is not None else StartedSlot(self)
 
     def close(self) -> None:
         """See :class:`whet.engine.base.Session`."""
@@ -303,46 +304,3 @@ def _name_of(port: Any, specs: tuple[TensorSpec, ...]) -> str:
     """Return the artifact's name for a port, whose tensor may have several."""
     names = port.get_names()
     return next((spec.name for spec in specs if spec.name in names), port.get_any_name() if names else "")
-
-
-class OpenVINOSlot:
-    """See :class:`whet.engine.base.Slot`. One infer request per compiled size, its inputs over arrays of ours."""
-
-    def __init__(self, session: OpenVINOSession) -> None:
-        self._session = session
-        self._requests: dict[int | None, Any] = {}
-        self._arrays: dict[tuple[tuple[int, ...], ...], dict[str, Array]] = {}
-        self._shapes: Mapping[str, tuple[int, ...]] | None = None
-        self._current: dict[str, Array] = {}
-        self._request: Any = None
-        self._results: Any = ()
-
-    def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Array]:
-        """See :class:`whet.engine.base.Slot`."""
-        if shapes is self._shapes:
-            return self._current
-        session = self._session
-        size = None if None in session.compiled else next(iter(shapes.values()))[0]
-        request = self._requests.get(size)
-        if request is None:
-            request = self._requests[size] = session.compiled[size].create_infer_request()
-        key = tuple(shapes.values())
-        arrays = self._arrays.get(key)
-        if arrays is None:
-            if len(self._arrays) >= SHAPES_KEPT:
-                del self._arrays[next(iter(self._arrays))]
-            dtypes = {spec.name: spec.dtype for spec in session.inputs}
-            arrays = self._arrays[key] = {name: np.zeros(shape, dtypes[name]) for name, shape in shapes.items()}
-        for name, array in arrays.items():
-            request.set_tensor(name, session.ov.Tensor(array, shared_memory=True))
-        self._request, self._shapes, self._current = request, shapes, arrays
-        return arrays
-
-    def run(self) -> None:
-        """See :class:`whet.engine.base.Slot`. A failure raises here; in OpenVINO's callbacks it would be lost."""
-        self._session.refuse_misfit(self._current)
-        self._results = self._session.infer(self._request, {}, share_outputs=True, decode_strings=False)
-
-    def outputs(self) -> Mapping[str, Array]:
-        """See :class:`whet.engine.base.Slot`."""
-        return dict(zip(self._session.names, self._results.values(), strict=True))

@@ -5,12 +5,13 @@ import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from whet.engine.base import Session
 from whet.engine.batcher import Batch, Limits
 from whet.engine.costs import ServiceTimes
 from whet.engine.environment import unmet
-from whet.engine.lanes import Lanes, Place
+from whet.engine.lanes import WATCH_S, Lanes, Place, lanes_for
 from whet.engine.surround import After, Before, postprocessing, preprocessing
 from whet.errors import PlanRefused, RuntimeFailed
 from whet.host import confined
@@ -122,7 +123,7 @@ def warm(session: Session, places: list[Place], limits: Limits, *, batched: bool
     """
     costs = ServiceTimes()
     woken = threading.Event()
-    lanes = Lanes(limits.lanes, woken.set, "warm")
+    lanes = lanes_for(places, limits.lanes, woken.set, "warm")
     try:
         for size in limits.batch_sizes:
             # Alone first also because two threads making a process's first OpenVINO calls at the same moment can
@@ -150,9 +151,13 @@ def _round(
         place.batch = Batch([], size, size, 0.0)
         lanes.start(place)
     seconds: list[float] = []
+    until = monotonic() + WARM_TIMEOUT_S
     while len(seconds) < len(places):
-        if not woken.wait(WARM_TIMEOUT_S):
-            raise RuntimeFailed(f"warm-up with batch {size} did not end in {WARM_TIMEOUT_S:.0f} s; the model hangs")
+        if not woken.wait(WATCH_S):
+            if monotonic() > until:
+                raise RuntimeFailed(f"warm-up with batch {size} did not end in {WARM_TIMEOUT_S:.0f} s; the model hangs")
+            lanes.watch()
+            continue
         woken.clear()
         for place in lanes.finished():
             if place.error is not None:

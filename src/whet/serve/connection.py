@@ -23,6 +23,8 @@ from whet.serve.exchange import EMPTY, Exchange, Handler, Limits, error_body
 
 PIPELINED_BYTES = 256 << 10
 """What a client may send ahead before reading from it stops."""
+SPARE_BYTES = 1
+"""Memory behind a body: the loop looks for more at once after a read that filled its buffer, mostly in vain."""
 JOIN_BYTES = 16 << 10
 """Answers up to this size are joined into one buffer; a copy is cheaper than a second vector."""
 MIN_BYTES_PER_S = 50_000
@@ -110,10 +112,13 @@ class Connection(asyncio.BufferedProtocol):
         state = self.state
         if state == _BODY:
             self._filled += nbytes
-            if self._filled == len(self._body):
-                self._hand_over(self._body)
-            else:
+            whole = len(self._body) - SPARE_BYTES
+            if self._filled < whole:
                 self._expect_body()
+                return
+            if self._filled > whole:
+                self._pending += self._body[whole : self._filled]
+            self._hand_over(self._body[:whole])
         elif state == _DISCARD:
             return
         else:
@@ -222,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
             del self._pending[:length]
             self._hand_over(body)
         else:
-            body = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]  # not zeroed: it is filled below
+            body = memoryview(np.empty(length + SPARE_BYTES, np.uint8))  # type: ignore[arg-type]  # not zeroed
             self._filled = len(self._pending)
             body[: self._filled] = self._pending
             self._pending.clear()
