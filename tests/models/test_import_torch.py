@@ -42,6 +42,9 @@ def files(tmp_path_factory) -> Path:
     torch.export.save(torch.export.export(net, (x[:1],)), folder / "static.pt2")
     torch.jit.trace(net, x).save(folder / "traced.pt")
     torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())).save(folder / "scripted.pt")
+    torch.jit.trace(torch.nn.Linear(64, 8).eval(), torch.zeros(1, 64)).save(folder / "linear.pt")
+    words = torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Linear(4, 3)).eval()
+    torch.jit.trace(words, torch.zeros(1, 5, dtype=torch.long)).save(folder / "words.pt")
     torch.save(net.state_dict(), folder / "state.pth")
     torch.save(torch.nn.Linear(2, 2), folder / "module.pth")
     torch.save(net.state_dict(), folder / "legacy.pth", _use_new_zipfile_serialization=False)
@@ -54,6 +57,19 @@ def test_every_safe_form_goes_in_and_agrees_with_pytorch(files, tmp_path, name):
     assert artifact.batched
     (comparison,) = verify_import(artifact, files / name, samples=2).comparisons
     assert comparison.one == "PyTorch"
+    assert max(comparison.differences.values()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "datatype"), [("linear.pt", (-1, 64), "FP32"), ("words.pt", (-1, 5), "INT64")]
+)
+def test_an_input_whose_type_torchscript_does_not_say_gets_the_one_its_first_layer_takes(
+    files, tmp_path, name, shape, datatype
+):
+    artifact = import_model(files / name, Options(input_shapes={"": shape}), tmp_path)
+    assert (artifact.inputs[0].datatype, artifact.inputs[0].shape) == (datatype, shape)
+    assert f"taken as {datatype}" in " ".join(artifact.notes)
+    (comparison,) = verify_import(artifact, files / name, samples=2).comparisons
     assert max(comparison.differences.values()) < 1e-5
 
 

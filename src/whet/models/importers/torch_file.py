@@ -52,15 +52,14 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
     ov = load_openvino()
     model = openvino_front.read_ir(lambda: ov.convert_model(module), path, "TorchScript")
     _name(model, tuple(port.any_name for port in model.inputs))
+    notes = ("TorchScript, which PyTorch has deprecated for torch.export", *_typed(ov, model))
     unknown = [port.any_name for port in model.inputs if port.partial_shape.rank.is_dynamic]
     if unknown and not options.input_shapes:
         raise UsageError(
             f"{path}: TorchScript does not say the shape of input {', '.join(unknown)}; "
             "say it, such as --input-shape 1,3,224,224"
         )
-    return openvino_front.saved(
-        model, workdir, ("TorchScript, which PyTorch has deprecated for torch.export",), kind=kind
-    )
+    return openvino_front.saved(model, workdir, notes, kind=kind)
 
 
 def load_torch() -> Any:
@@ -133,6 +132,29 @@ def _name(model: Any, inputs: tuple[str, ...]) -> None:
     single = len(model.outputs) == 1
     for place, port in enumerate(model.outputs):
         port.get_tensor().set_names({"output" if single else f"output_{place}"})
+
+
+def _typed(ov: Any, model: Any) -> tuple[str, ...]:
+    """Give every input whose type the program does not say one, and return what was taken.
+
+    Where all that uses it turns it into integers (ids of an embedding) that is INT64, PyTorch's own; else FP32. Left
+    open, OpenVINO refuses to compile a net that begins with a linear layer or an embedding (2026.4.1).
+    """
+    taken = []
+    for port in model.inputs:
+        node = port.get_node()
+        if not port.get_element_type().is_dynamic():
+            continue
+        users = [target.get_node() for target in port.get_target_inputs()]
+        ids = bool(users) and all(
+            user.get_type_name() == "Convert" and user.get_output_element_type(0).is_integral_number() for user in users
+        )
+        node.set_element_type(ov.Type.i64 if ids else ov.Type.f32)
+        taken.append(
+            f"TorchScript does not say the type of input '{port.any_name}': taken as {'INT64' if ids else 'FP32'}"
+        )
+    model.validate_nodes_and_infer_types()
+    return tuple(taken)
 
 
 def _kind(path: Path) -> str:
