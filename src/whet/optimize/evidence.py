@@ -56,13 +56,10 @@ def measurement(state: State, record: Record, *, since: int | None = None) -> di
     blocks = [block for number, block in pairs if block is not None and (since is None or number >= since)]
     speeds = [block.throughput_per_s for block in blocks]
     latency = Samples([value for block in blocks for value in block.latencies_ms], "ms")
-    summary = latency.summary()
     return {
         "throughput_per_s": interval(speeds, state.request.seed),
         "latency_ms": {
-            "p50": summary["p50"],
-            "p90": summary["p90"],
-            "p99": summary["p99"],
+            **{f"p{q}": ends(latency.estimate(q)) for q in (50, 90, 99)},
             "count": len(latency),
             "histogram": latency.histogram(30),
         },

@@ -18,7 +18,7 @@ from whet.host import read_host
 from whet.models.bundle import Bundle, PlanRecord, refuse_strangers
 from whet.models.hosts import Share, model_key, put
 from whet.models.swap import alone
-from whet.optimize import baselines, classify, climb, evidence, finals, lessons, profile, stages, windows
+from whet.optimize import baselines, classify, climb, curves, evidence, finals, lessons, profile, stages, windows
 from whet.optimize.journal import Journal
 from whet.optimize.prepare import prepare
 from whet.optimize.request import OptimizeRequest, Outcome, Progress, silent
@@ -78,6 +78,7 @@ def search(state: State) -> None:
     finals.hold(state)
     windows.settle(state)
     finals.under_load(state)
+    curves.measure(state)
     profile.profile(state)
 
 

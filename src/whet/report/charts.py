@@ -126,21 +126,21 @@ def _legend(board: Board, ends: Sequence[tuple[float, str, str]], x: float) -> N
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """A measured compute peak in GFLOP/s."""
+    """A measured compute peak, billion operations a second."""
 
     name: str
     value: float
 
 
 def roofline(ceilings: Sequence[Ceiling], bandwidth: float, dots: Sequence[Dot], title: str) -> str:
-    """Return the roofs (GFLOP/s over FLOP per byte, both log) under ``bandwidth`` GB/s, and where plans lie."""
+    """Return the roofs (GOP/s over operations per byte, both log) under ``bandwidth`` GB/s, and where plans lie."""
     board, bottom, right = Board(440, title), 380.0, WIDTH - 150.0
     ridges = [roof.value / bandwidth for roof in ceilings]
     x = logarithmic([*[dot.x for dot in dots], *ridges, min(ridges) / 8, max(ridges) * 8], LEFT, right)
     slope_end = max(roof.value for roof in ceilings)
     y = logarithmic([*[dot.y for dot in dots], slope_end, bandwidth * x.low], bottom, TOP, room=1.5)
     board.x_axis(x, bottom, TOP, "operations per byte moved")
-    board.y_axis(y, LEFT, right, "GFLOP/s")
+    board.y_axis(y, LEFT, right, "GOP/s (billion operations a second)")
     ridge = slope_end / bandwidth
     board.path([(x(x.low), y(bandwidth * x.low)), (x(ridge), y(slope_end))], "roof")
     angle = math.degrees(math.atan2(y(slope_end) - y(bandwidth * x.low), x(ridge) - x(x.low)))

@@ -228,7 +228,7 @@ class Achieved(msgspec.Struct, frozen=True):
 
 
 class Roofline(msgspec.Struct, frozen=True):
-    """Peaks in GFLOP/s and GB/s as measured here, and where plans lie below them."""
+    """Peaks in GOP/s (``gflops``) and GB/s as measured here, and where plans lie below them."""
 
     peaks: list[Roof] = []
     bandwidth: Roof | None = None

@@ -292,7 +292,7 @@ def _share(layer: Layer, total: float) -> float:
 
 
 def _reached(label: str, gflops: float, gbs: float | None, part: float | None) -> str:
-    lines = [label, f"{number(gflops)} GFLOP/s"]
+    lines = [label, f"{number(gflops)} GOP/s"]
     lines += [f"{number(gbs)} GB/s"] if gbs is not None else []
     lines += [f"{share(part, 0)} of its roof"] if part is not None else []
     return "\n".join(lines)
@@ -306,10 +306,10 @@ def _roof_tables(found: Roofline) -> list[Block]:
                   each.intensity)), Cell("" if each.share is None else share(each.share, 0), each.roof))
             for each in found.achieved
         )  # fmt: skip
-        columns = (Column("Plan"), Column("Compute", "GFLOP/s", numeric=True), Column("Memory", "GB/s", numeric=True),
-                   Column("Intensity", "FLOP/byte", numeric=True), Column("Of its roof", numeric=True))  # fmt: skip
+        columns = (Column("Plan"), Column("Compute", "GOP/s", numeric=True), Column("Memory", "GB/s", numeric=True),
+                   Column("Intensity", "OP/byte", numeric=True), Column("Of its roof", numeric=True))  # fmt: skip
         blocks.append(Table("What was reached", columns, rows))
-    peaks = [(each, "GFLOP/s") for each in found.peaks] + ([(found.bandwidth, "GB/s")] if found.bandwidth else [])
+    peaks = [(each, "GOP/s") for each in found.peaks] + ([(found.bandwidth, "GB/s")] if found.bandwidth else [])
     if peaks:
         rows = tuple(
             cells(each.name, Cell(f"{number(each.value)} {unit}", interval(Estimate(each.value, each.low, each.high))),

@@ -6,7 +6,7 @@ from typing import Any
 
 from whet.report.charts import Sample, curves, tip
 from whet.report.model import Estimate, Evidence, Trial
-from whet.report.page import Block, Plot, Section, missing
+from whet.report.page import Block, Plot, Section, Text, missing
 from whet.report.words import many, number
 
 
@@ -15,12 +15,15 @@ def scaling(evidence: Evidence) -> Section:
     cores = _cores(evidence)
     reach = f"this host: {many(cores, 'core')}" if cores else ""
     blocks: list[Block] = []
+    alone = []
     for knob, label, end in (
         (_compute_threads, "compute threads (streams \u00d7 threads \u00d7 workers)", reach),
         (_largest_batch, "largest batch", ""),
     ):
         series = _best(evidence.measured, knob)
-        if len({sample.x for samples in series.values() for sample in samples}) < 2:
+        known = sorted({sample.x for samples in series.values() for sample in samples})
+        if len(known) < 2:
+            alone += [f"{label}: only {each} was measured, so there is no curve" for each in known]
             continue
         words = "; ".join(
             f"{name}: " + ", ".join(f"{each.x} \u2192 {number(each.value.value)}" for each in samples)
@@ -30,6 +33,8 @@ def scaling(evidence: Evidence) -> Section:
         if end:
             caption += " Nothing beyond this host's cores was measured, and nothing is extrapolated."
         blocks.append(Plot(curves(series, label, end, f"Throughput over {label}"), caption, words))
+    if blocks and alone:
+        blocks.append(Text("; ".join(alone) + ".", tone="muted"))
     lead = "How throughput grows with the cores a plan uses, and with the batch."
     return Section("scaling", "Throughput over cores and batch", lead, tuple(blocks) or missing())
 
