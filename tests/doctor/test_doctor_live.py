@@ -11,11 +11,21 @@ from pathlib import Path
 import pytest
 
 from whet.cli import main
-from whet.doctor import local, prove
+from whet.doctor import local, paired, prove
+from whet.doctor.ask import prove_by_asking
+from whet.doctor.diagnosis import made
 from whet.doctor.observe import observe
+from whet.doctor.result import proof_words
 from whet.doctor.signs import diagnose
 
 WATCH_S = 0.7
+PAIRS = 6
+"""The fewest from which a proof is a bootstrap of the median."""
+
+
+@pytest.fixture
+def short_blocks(monkeypatch):
+    monkeypatch.setattr(paired, "BLOCK_S", 0.2)
 
 
 def slugs(seen):
@@ -53,27 +63,33 @@ def test_a_server_is_found_by_the_process_id_of_its_supervisor_and_of_its_worker
         assert seen.models[0].plan is not None
 
 
-def test_queueing_is_named_when_more_is_asked_than_the_lanes_carry(bundle, serve, load):
+@pytest.mark.usefixtures("short_blocks")
+def test_queueing_is_named_and_proven_when_more_is_asked_than_the_lanes_carry(bundle, serve, load):
     options = {"base_us": "0", "row_us": "10000"}
     server = serve(bundle(options=options, batch_sizes=(1, 2, 4, 8)))
     with load(server.http, clients=32):
-        found = {each.slug: each for each in diagnose(observe(server.http, WATCH_S))}
+        seen = observe(server.http, WATCH_S)
+    found = {each.slug: each for each in diagnose(seen)}
     assert found["queueing"].evidence["lanes_busy"] >= 0.8
     assert found["queueing"].evidence["queue_ms"] > 20
     assert "too-small-batch" not in found
+    (proven,) = prove.prove(seen, [found["queueing"]], pairs=PAIRS)
+    assert (proven.proof.verdict, proven.proof.measure) == ("confirmed", "latency")
+    assert "70% of what it carries" in proven.proof.what
+    assert "answers come" in proof_words(proven.proof)
 
 
-def test_a_batch_window_that_never_fills_is_named_as_what_requests_wait_for(bundle, serve, load):
+@pytest.mark.usefixtures("short_blocks")
+def test_a_batch_window_that_never_fills_is_named_as_what_requests_wait_for_and_proven(bundle, serve, load):
     server = serve(bundle(options={"base_us": "500"}, batch_sizes=(1, 64), batch_window_ms=20.0))
     with load(server.http, clients=1):
-        found = {each.slug: each for each in diagnose(observe(server.http, 1.5))}
+        seen = observe(server.http, 1.5)
+    found = {each.slug: each for each in diagnose(seen)}
     assert "batch window of 20 ms" in found["queueing"].words
     assert found["queueing"].evidence["lanes_busy"] < 0.4
-
-
-@pytest.fixture
-def short_blocks(monkeypatch):
-    monkeypatch.setattr(prove, "BLOCK_S", 0.2)
+    (proven,) = prove.prove(seen, [found["queueing"]], pairs=PAIRS)
+    assert proven.proof.what == "no batch window"
+    assert proven.proof.low > 2
 
 
 @pytest.mark.usefixtures("short_blocks")
@@ -98,25 +114,48 @@ def test_padding_is_named_when_the_only_batch_size_is_too_large_for_the_load(bun
     assert found["too-small-batch"].evidence["padded_share"] > 0.5
 
 
-def test_decoding_is_named_when_clients_send_json(bundle, serve, load):
+@pytest.mark.usefixtures("short_blocks")
+def test_decoding_is_named_when_clients_send_json_and_proven_by_asking_in_raw_tensors(bundle, serve, load, capsys):
     width = 50_000
     server = serve(bundle(width=width))
     with load(server.http, clients=2, width=width, as_json=True):
-        found = {each.slug: each for each in diagnose(observe(server.http, WATCH_S))}
+        seen = observe(server.http, WATCH_S)
+        found = {each.slug: each for each in diagnose(seen)}
     assert found["decode-dominates"].evidence["transport_share"] > 0.3
     assert "binary form" in found["decode-dominates"].remedy
+    assert prove.prove(seen, [found["decode-dominates"]]) == [found["decode-dominates"]]  # no plan makes a difference
+    (proven,) = prove_by_asking(seen, [found["decode-dominates"]], pairs=PAIRS)
+    assert proven.proof.verdict == "confirmed"
+    assert main(["doctor", server.http, "--interval", "200ms", "--prove-live"]) == 0  # nothing to ask about
+    assert "nothing is wrong" in capsys.readouterr().out
 
 
-def test_few_connections_are_named_when_one_feeds_many_workers(bundle, serve, load):
+@pytest.mark.usefixtures("short_blocks")
+def test_few_connections_are_named_and_proven_when_one_feeds_many_workers(bundle, serve, load):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("two workers need two CPUs")
     width = 50_000
-    server = serve(bundle(width=width, workers=2), "--workers", "2")
+    options = {"base_us": "3000"}
+    server = serve(bundle(width=width, workers=2, options=options), "--workers", "2")
     with load(server.http, clients=1, width=width, as_json=True):
         seen = observe(server.http, WATCH_S)
     found = {each.slug: each for each in diagnose(seen)}
-    assert found["few-connections"].evidence["busiest_share"] > 0.75
-    assert "of 2 workers" in found["few-connections"].words
+    few = found["few-connections"]
+    assert few.evidence["busiest_share"] > 0.75
+    assert "of 2 workers" in few.words
+    assert few.evidence["http_connections"] == 1  # the doctor's own is not counted
+    (proven,) = prove_by_asking(seen, [few], pairs=PAIRS)
+    assert proven.proof.what == "8 callers over a connection each instead of over 1"
+    assert proven.proof.verdict == "confirmed"
+
+
+def test_a_server_that_is_gone_when_it_is_asked_is_a_proof_that_says_so(bundle, serve):
+    server = serve(bundle())
+    seen = observe(server.http, 0.1)
+    server.stop()
+    (proven,) = prove_by_asking(seen, [made("decode-dominates", 0.5, "", {}, "", "echo")])
+    assert proven.proof.value is None
+    assert "cannot reach" in proven.proof.verdict
 
 
 def test_oversubscription_is_named_when_a_running_server_loses_a_cpu(bundle, serve):
@@ -236,7 +275,7 @@ def test_an_isa_ceiling_of_a_bundle_is_proven_to_cost_speed(slow_kernels, capsys
     assert main(["doctor", str(slow_kernels.folder), "--prove", "--json"]) == 0
     found = {each["slug"]: each for each in json.loads(capsys.readouterr().out)["diagnoses"]}
     proof = found["isa-ceiling"]["proof"]
-    assert proof["pairs"] >= prove.PAIRS / 2, proof["verdict"]
+    assert proof["pairs"] >= paired.PAIRS / 2, proof["verdict"]
     assert proof["low"] <= proof["value"] <= proof["high"]
     assert proof["value"] > 1.2
     # On a crowded machine the interval may still hold 1.

@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whet.doctor import local, scrape
+from whet.doctor.ask import both_ways
+from whet.doctor.changes import counterfactual, in_flight
 from whet.doctor.diagnosis import made
 from whet.doctor.observation import HostSeen, ModelSeen, Observation, WorkerSeen
 from whet.doctor.observe import observe, planned_threads
-from whet.doctor.prove import counterfactual, prove, verdict
+from whet.doctor.paired import verdict
+from whet.doctor.prove import prove
 from whet.doctor.result import document, proof_words, rows
 from whet.doctor.signs import RULES, best_ceiling, diagnose, under
 from whet.errors import WrongAnswer
@@ -200,7 +203,8 @@ def test_models_behind_one_gate_share_its_threads():
         ("isa-ceiling", {"isa_ceiling": "AVX2"}, {"isa_ceiling": None}),
         ("no-vnni", {"precision": "bf16"}, {"precision": "f32"}),
         ("preprocessing-not-fused", {"fused_preprocessing": False}, {"fused_preprocessing": True}),
-        ("queueing", {}, None),
+        ("queueing", {}, {}),
+        ("decode-dominates", {}, None),
         ("isa-ceiling", {}, None),
     ],
 )
@@ -209,6 +213,29 @@ def test_the_counterfactual_changes_the_one_knob(slug, changes, expected):
     seen = replace(WELL, models=(replace(MODEL, plan=plan),))
     change = counterfactual(made(slug, 0.5, "", {}, "", "m"), seen, seen.models[0])
     assert (change.plan if change else None) == (plan.with_(**expected) if expected is not None else None)
+
+
+def test_a_queue_is_judged_at_the_load_that_was_seen():
+    # 6 s of waiting and computing a second: 30 requests in flight on three workers, 2 samples each.
+    model = replace(MODEL, requests=1000, rows=2000, queue_s=26.0, compute_s=4.0)
+    seen = replace(WELL, workers=WELL.workers * 3, models=(model,))
+    assert in_flight(seen, model) == 4
+    assert in_flight(seen, replace(model, plan=PLAN.with_(queue_bound=8), queue_s=1e6)) == 8
+    assert in_flight(seen, replace(model, queue_s=0.0, compute_s=0.0)) == 1
+    eased = counterfactual(made("queueing", 0.5, "", {}, "", "m"), seen, model)
+    assert (eased.callers, eased.share) == (4, 0.7)
+    windowed = replace(model, plan=PLAN.with_(batch_window_ms=5.0))
+    unwaited = counterfactual(made("queueing", 0.5, "", {"window_ms": 5.0}, "", "m"), seen, windowed)
+    assert (unwaited.callers, unwaited.share, unwaited.plan) == (4, None, PLAN)
+
+
+def test_asking_a_server_both_ways_keeps_the_callers_and_changes_one_thing():
+    seen = replace(WELL, workers=WELL.workers * 2)
+    few = both_ways(made("few-connections", 0.5, "", {"http_connections": 1}, ""), seen, MODEL)
+    assert (few.callers, few.connections, few.as_json) == (8, (1, 8), False)
+    assert both_ways(made("few-connections", 0.5, "", {"http_connections": 8}, ""), seen, MODEL) is None
+    decode = both_ways(made("decode-dominates", 0.5, "", {}, "", "m"), seen, MODEL)
+    assert (decode.connections[0], decode.as_json) == (decode.connections[1], True)
 
 
 def test_a_proof_that_cannot_be_measured_says_why(bundle):

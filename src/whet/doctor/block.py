@@ -1,7 +1,8 @@
 """A process that opens the engine which serves under one plan and measures blocks when told; ends with its parent.
 
 Started as ``python -m whet.doctor.block`` by :mod:`whet.doctor.prove`. The first line on standard input names an
-artifact and a plan, each further one ``callers`` and ``seconds``; every line is answered by one.
+artifact and a plan, each further one ``seconds`` and either ``callers`` or, for random arrivals, ``qps``; every line is
+answered by one.
 """
 
 import asyncio
@@ -17,13 +18,11 @@ from whet.engine.engine import Engine
 from whet.errors import RuntimeFailed, WhetError
 from whet.load.inprocess import EngineTarget
 from whet.load.runner import Scenario, run
-from whet.load.samples import synthesise
+from whet.load.samples import shapes_of, synthesise
 from whet.models.artifact import load_artifact
 from whet.plan import Plan
 
 WARM_S = 0.1
-FREE_DIM = 32
-"""Length of free dimensions in made-up samples."""
 
 
 class _Bench:
@@ -35,23 +34,20 @@ class _Bench:
         sys.setswitchinterval(0.0002)  # as a worker: a lane that returns must not wait for the interpreter
         artifact = load_artifact(Path(order["artifact"]))
         self.engine = await open_engine(artifact, msgspec.convert(order["plan"], Plan))
-        shapes = {
-            spec.name: tuple(
-                size if size > 0 else (1 if not axis else FREE_DIM) for axis, size in enumerate(spec.shape)
-            )
-            for spec in self.engine.inputs
-        }
-        requests = synthesise(self.engine.inputs, shapes=shapes)
+        requests = synthesise(self.engine.inputs, shapes=shapes_of(self.engine.inputs))
         self.target, self.samples = EngineTarget(self.engine, requests), len(requests)
         return {"ready": True}
 
     async def measure(self, order: dict[str, Any]) -> dict[str, Any]:
-        scenario = Scenario("closed", callers=order["callers"], duration_s=order["seconds"], warmup_s=WARM_S)
+        if "qps" in order:
+            scenario = Scenario("server", qps=order["qps"], duration_s=order["seconds"], warmup_s=WARM_S)
+        else:
+            scenario = Scenario("closed", callers=order["callers"], duration_s=order["seconds"], warmup_s=WARM_S)
         result = await run(self.target, scenario, samples=self.samples)
         if result.errors:
             failed = ", ".join(f"{slug} x{count}" for slug, count in result.errors.items())
             raise RuntimeFailed(f"requests failed under this plan: {failed}")
-        return {"speed": result.steady_per_s or 0.0}
+        return {"speed": result.steady_per_s or 0.0, "latency_ms": result.latency.mean() or 0.0}
 
 
 async def _answer(doing: Any) -> dict[str, Any]:

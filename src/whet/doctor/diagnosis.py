@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["severe", "marked", "slight"]
+Measure = Literal["throughput", "latency"]
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A diagnosis put to the test: the same plan without the ailment, measured in turn with the plan as it is.
+    """A diagnosis put to the test: the same work without the ailment, measured in turn with the work as it is.
 
     Attributes:
         what: the change.
@@ -17,6 +18,7 @@ class Proof:
         high: upper end.
         pairs: blocks on each side.
         verdict: ``confirmed``, ``refuted``, ``cannot tell apart`` or why it could not be measured.
+        measure: whose rate the value compares: samples answered a second, or how soon an answer comes.
     """
 
     what: str
@@ -25,6 +27,7 @@ class Proof:
     high: float | None
     pairs: int
     verdict: str
+    measure: Measure = "throughput"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,46 +4,34 @@ Two fresh processes stay resident and measure short blocks in turn, in random or
 disturbs one disturbs the other too. The ratio of paired blocks and its interval decide, nothing else.
 """
 
-import random
 import selectors
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
+from whet.doctor import paired
+from whet.doctor.changes import Change, counterfactual
 from whet.doctor.diagnosis import Diagnosis, Proof
 from whet.doctor.observation import ModelSeen, Observation
+from whet.doctor.paired import PAIRS, in_turn
 from whet.engine.environment import environment
 from whet.errors import PlanRefused, RuntimeFailed, WhetError
 from whet.plan import Plan
 from whet.settings import environ
-from whet.stats import Interval, paired_ratio
 
-PAIRS = 12
-BLOCK_S = 0.5
+CAPACITY_BLOCKS = 3
 START_S = 60.0
 GRACE_S = 20.0
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A plan without an ailment.
-
-    Attributes:
-        plan: the changed plan.
-        words: what was changed.
-    """
-
-    plan: Plan
-    words: str
 
 
 def prove(
@@ -60,14 +48,14 @@ def prove(
         pairs: blocks on each side, at least 2; those without an answer on either side are dropped together.
     """
     models = {model.name: model for model in seen.models}
-    proven, known = [], dict[tuple[str, str, str], Proof]()
+    proven, known = [], dict[tuple[str, Plan, Change], Proof]()
     for each in found:
         model = models.get(each.model) or (seen.models[0] if len(seen.models) == 1 else None)
         change = counterfactual(each, seen, model) if model is not None else None
         if model is None or model.plan is None or change is None:
             proven.append(each)
             continue
-        key = (model.artifact, model.plan.id, change.plan.id)
+        key = (model.artifact, model.plan, change)
         if key not in known:
             progress(f"{each.slug}: {change.words}")
             known[key] = _measured(model, model.plan, change, pairs)
@@ -75,73 +63,30 @@ def prove(
     return proven
 
 
-def counterfactual(found: Diagnosis, seen: Observation, model: ModelSeen) -> Change | None:
-    """Return the plan without the ailment, or None where no knob of a plan makes the difference. Pure."""
-    plan, host = model.plan, seen.host
-    if plan is None:
-        return None
-    match found.slug:
-        case "oversubscribed" | "quota-throttled" if host is not None and plan.compute_threads > host.cores:
-            return _narrowed(plan, host.cores)
-        case "smt-contention" if host is not None and plan.compute_threads > host.physical:
-            return _narrowed(plan, host.physical)
-        case "too-small-batch" if "padded_share" in found.evidence:
-            sizes = tuple(sorted({1, *plan.batch_sizes}))
-            return Change(plan.with_(batch_sizes=sizes), f"batch sizes {_sizes(sizes)}")
-        case "too-small-batch":
-            larger = 4 * plan.max_batch
-            sizes = (*plan.batch_sizes, larger)
-            changed = plan.with_(batch_sizes=sizes, queue_bound=max(plan.queue_bound, 4 * larger))
-            return Change(changed, f"batch sizes {_sizes(sizes)}")
-        case "preprocessing-not-fused":
-            return Change(plan.with_(fused_preprocessing=True), "preprocessing in the graph")
-        case "isa-ceiling" if plan.isa_ceiling is not None:
-            return Change(plan.with_(isa_ceiling=None), "no ceiling on instruction sets")
-        case "no-vnni" if plan.isa_ceiling is not None:
-            return Change(plan.with_(isa_ceiling=None), "no ceiling on instruction sets")
-        case "no-vnni" if plan.precision != "f32":
-            return Change(plan.with_(precision="f32"), "float layers in f32")
-        case "memory-bandwidth" if plan.max_batch == 1:
-            return Change(plan.with_(batch_sizes=(1, 4)), "batch sizes 1, 4")
-    return None
-
-
-def _narrowed(plan: Plan, cores: int) -> Change:
-    if plan.threads <= cores:
-        narrow = plan.with_(streams=cores // plan.threads)
-    else:
-        narrow = plan.with_(streams=1, threads=cores)
-    return Change(narrow, f"{narrow.streams} streams of {narrow.threads} threads")
-
-
-def _sizes(sizes: tuple[int, ...]) -> str:
-    return ", ".join(map(str, sizes))
-
-
 def _measured(model: ModelSeen, plan: Plan, change: Change, pairs: int) -> Proof:
-    rng = random.Random(0)  # noqa: S311  (the order of blocks, not a secret)
-    callers = 2 * max(plan.streams * plan.max_batch, change.plan.streams * change.plan.max_batch)
-    speeds: dict[str, list[float]] = {"as it is": [], "changed": []}
+    callers = change.callers or 2 * max(plan.streams * plan.max_batch, change.plan.streams * change.plan.max_batch)
     try:
-        with _Bench(model.artifact, plan) as old, _Bench(model.artifact, change.plan) as new:
-            for _ in range(pairs):
-                for name, bench in rng.sample([("as it is", old), ("changed", new)], 2):
-                    speeds[name].append(bench.block(callers, BLOCK_S))
+        with _Bench(model.artifact, plan) as old:
+            if change.share is not None:
+                return _eased(old, change, callers, pairs)
+            with _Bench(model.artifact, change.plan) as new:
+                return in_turn(change.words, lambda: old.speed(callers), lambda: new.speed(callers), pairs=pairs)
     except WhetError as error:
         return Proof(change.words, None, None, None, 0, f"could not be measured: {error}")
-    kept = [(new, old) for new, old in zip(speeds["changed"], speeds["as it is"], strict=True) if new and old]
-    if 2 * len(kept) < max(pairs, 4):
-        said = f"could not be measured: in {pairs - len(kept)} of {pairs} pairs a block had no two answers"
-        return Proof(change.words, None, None, None, len(kept), said)
-    ratio = paired_ratio([new for new, _ in kept], [old for _, old in kept])
-    return Proof(change.words, ratio.value, ratio.low, ratio.high, len(kept), verdict(ratio))
 
 
-def verdict(ratio: Interval) -> str:
-    """Return what the ratio of speeds, without the ailment over with it, says."""
-    if not ratio.excludes(1.0):
-        return "cannot tell apart"
-    return "confirmed" if ratio.value > 1 else "refuted"
+def _eased(bench: "_Bench", change: Change, callers: int, pairs: int) -> Proof:
+    """Compare how soon answers come with as many samples in flight as were seen, and below the plan's capacity."""
+    assert change.share is not None
+    carried = statistics.median(bench.speed(callers) for _ in range(CAPACITY_BLOCKS))
+    rate = change.share * carried
+    if not rate:
+        return Proof(change.words, None, None, None, 0, "could not be measured: no block had two answers")
+    words = f"{rate:.3g} samples/s of random arrivals instead of {callers} in flight ({change.words})"
+    return in_turn(
+        words, lambda: bench.promptness(callers=callers), lambda: bench.promptness(qps=rate), pairs=pairs,
+        measure="latency",
+    )  # fmt: skip
 
 
 class _Bench:
@@ -181,14 +126,29 @@ class _Bench:
                 with suppress(OSError):  # a line that the process never read
                     pipe.close()
 
-    def block(self, callers: int, seconds: float) -> float:
-        """Return samples per second of one block; 0 when it was too short for two answers.
+    def speed(self, callers: int) -> float:
+        """Return samples per second of one block in a closed loop; 0 when it was too short for two answers.
 
         Raises:
             RuntimeFailed: the process ended or hung, or requests failed.
         """
-        self._say({"callers": callers, "seconds": seconds})
-        return float(self._hear(seconds + GRACE_S)["speed"])
+        return float(self._block(callers=callers)["speed"])
+
+    def promptness(self, **load: float) -> float:
+        """Return how many answers fit in a second one after another: 1 / mean latency; 0 when there was none.
+
+        Args:
+            load: ``callers`` in a closed loop, or ``qps`` of random arrivals.
+
+        Raises:
+            RuntimeFailed: as :meth:`speed`.
+        """
+        latency_ms = float(self._block(**load)["latency_ms"])
+        return 1e3 / latency_ms if latency_ms else 0.0
+
+    def _block(self, **load: float) -> dict[str, Any]:
+        self._say({"seconds": paired.BLOCK_S, **load})
+        return self._hear(paired.BLOCK_S + GRACE_S)
 
     def _say(self, document: dict[str, Any]) -> None:
         assert self._process is not None

@@ -40,5 +40,6 @@ def proof_words(proof: Proof) -> str:
     """Return a proof in words."""
     if proof.value is None:
         return f"{proof.what}: {proof.verdict}"
-    times = f"{proof.value:.2f} times as fast [{proof.low:.2f}, {proof.high:.2f}]"
+    subject = "answers come " if proof.measure == "latency" else ""
+    times = f"{subject}{proof.value:.2f} times as fast [{proof.low:.2f}, {proof.high:.2f}]"
     return f"{proof.what}: {times}, {proof.pairs} pairs; {proof.verdict}"

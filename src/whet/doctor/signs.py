@@ -291,7 +291,7 @@ def connections(seen: Observation) -> Iterator[Diagnosis]:
         return
     busiest = max(seen.workers, key=lambda worker: worker.cpu_s)
     share = busiest.cpu_s / total
-    opened = sum(worker.connections for worker in seen.workers)
+    opened = max(0, sum(worker.connections for worker in seen.workers) - 1)  # the doctor's own
     # Halfway between an even share and all of it.
     if share < (1 + 1 / count) / 2:
         return

@@ -27,7 +27,7 @@ from whet.errors import (
     WrongAnswer,
 )
 from whet.load.address import Address
-from whet.load.messages import http_infer, http_outputs, same
+from whet.load.messages import http_infer, http_infer_json, http_outputs, same
 from whet.tensors import Tensors
 
 _STATUS: dict[int, type[WhetError]] = {
@@ -268,6 +268,15 @@ class HttpTarget:
     def _encode(self, sample: Tensors) -> bytes:
         body, json_length = http_infer(sample)
         extra = f"content-type: application/octet-stream\r\ninference-header-content-length: {json_length}\r\n"
+        return self.client.head("POST", self.client.address.path + "/infer", len(body), extra) + body
+
+
+class JsonTarget(HttpTarget):
+    """The same samples with their numbers written out as JSON, and answered so; see :class:`HttpTarget`."""
+
+    def _encode(self, sample: Tensors) -> bytes:
+        body = http_infer_json(sample)
+        extra = "content-type: application/json\r\n"
         return self.client.head("POST", self.client.address.path + "/infer", len(body), extra) + body
 
 

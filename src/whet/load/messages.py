@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from whet.errors import WhetError, WrongAnswer
+from whet.errors import UsageError, WhetError, WrongAnswer
 from whet.tensors import Array, Tensors, TensorSpec, datatype_of, numpy_dtype
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -34,6 +34,27 @@ def http_infer(tensors: Tensors) -> tuple[bytes, int]:
     ]
     head = msgspec.json.encode({"inputs": inputs, "parameters": {"binary_data_output": True}})
     return b"".join([head, *raws]), len(head)
+
+
+def http_infer_json(tensors: Tensors) -> bytes:
+    """Return the body of an infer request whose numbers are written out as JSON, and whose answer will be.
+
+    Raises:
+        UsageError: a tensor holds BYTES or a float that JSON has no number for; only raw tensors carry these.
+    """
+    inputs = []
+    for name, array in tensors.items():
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            raise UsageError(f"input '{name}' cannot be written as JSON numbers; send it as a raw tensor")
+        inputs.append(
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "datatype": datatype_of(array.dtype),
+                "data": array.ravel().tolist(),
+            }
+        )
+    return msgspec.json.encode({"inputs": inputs})
 
 
 def http_outputs(body: bytes, json_length: int | None) -> dict[str, Array]:

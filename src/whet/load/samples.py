@@ -40,6 +40,14 @@ def synthesise(
     return [{spec.name: _random(rng, spec, fixed[spec.name]) for spec in specs} for _ in range(count)]
 
 
+def shapes_of(specs: Sequence[TensorSpec], free: int = 32) -> dict[str, tuple[int, ...]]:
+    """Return a shape for each input: one row where the batch axis is free, ``free`` along every other free axis."""
+    return {
+        spec.name: tuple(size if size > 0 else (free if axis else 1) for axis, size in enumerate(spec.shape))
+        for spec in specs
+    }
+
+
 def from_file(path: Path, specs: Sequence[TensorSpec], *, rows: int = 1) -> list[dict[str, Array]]:
     """Return the requests held by an ``.npz`` (one array an input, by name) or ``.npy`` file (a model of one input).
 
