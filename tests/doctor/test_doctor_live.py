@@ -93,18 +93,17 @@ def test_a_batch_window_that_never_fills_is_named_as_what_requests_wait_for_and_
 
 
 @pytest.mark.usefixtures("short_blocks")
-def test_too_small_batches_are_named_and_the_larger_ones_proven_to_be_faster(bundle, serve, load, capsys):
+def test_too_small_batches_are_named_and_the_larger_ones_proven_to_be_faster(bundle, serve, load):
     # A call costs 5 ms whatever it holds, so that batches are worth nearly their size.
     server = serve(bundle(options={"base_us": "5000", "row_us": "10"}))
     with load(server.http, clients=8):
-        assert main(["doctor", server.http, "--interval", "1s", "--json", "--prove"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    found = {each["slug"]: each for each in document["diagnoses"]}
-    proof = found["too-small-batch"]["proof"]
-    assert proof["verdict"] == "confirmed"
-    assert proof["low"] > 1.5
-    assert proof["what"] == "batch sizes 1, 4"
-    assert document["diagnoses"][-1]["slug"] == "queueing"  # the consequence comes after its cause
+        seen = observe(server.http, 1.0)
+    found = diagnose(seen)
+    (proven,) = prove.prove(seen, [each for each in found if each.slug == "too-small-batch"], pairs=PAIRS)
+    assert proven.proof.verdict == "confirmed"
+    assert proven.proof.low > 1.5
+    assert proven.proof.what == "batch sizes 1, 4"
+    assert found[-1].slug == "queueing"  # the consequence comes after its cause
 
 
 def test_padding_is_named_when_the_only_batch_size_is_too_large_for_the_load(bundle, serve, load):

@@ -42,6 +42,7 @@ def test_addresses_know_their_defaults():
     ]
     assert Address.parse("http://[::1]:9/models/n").authority == "[::1]:9"
     assert Address.parse("grpcs://h/n").url == "grpcs://h:8001/n"
+    assert Address.parse("http://h/v2/models/a%2Fb").url == "http://h:8000/models/a%2Fb"
 
 
 @pytest.mark.parametrize("url", ["h:1/n", "ftp://h/n", "http:///models/n", "http://h/model/n", "http://h/models/n/x/y",

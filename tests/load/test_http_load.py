@@ -71,7 +71,7 @@ def test_nobody_listening_is_unreachable():
         target = HttpTarget("http://127.0.0.1:1", "double", SAMPLES)
         return await closing(target, target(0))
 
-    with pytest.raises(Unreachable, match=r"cannot reach http://127\.0\.0\.1:1/double"):
+    with pytest.raises(Unreachable, match=r"cannot reach http://127\.0\.0\.1:1/models/double"):
         asyncio.run(story())
 
 

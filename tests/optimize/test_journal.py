@@ -1,3 +1,4 @@
+import contextlib
 import json
 import sqlite3
 import subprocess
@@ -80,6 +81,37 @@ def test_a_full_disk_loses_events_and_counts_them_but_the_search_goes_on(tmp_pat
     journal._connection.execute("pragma max_page_count = 1000000")  # somebody made room
     journal.add("block", {"n": 1})
     assert [event.document for event in journal.events()] == [{"n": 1}]
+    journal.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"nothing can be mounted here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_disk_that_really_fills_costs_events_and_nothing_else(small_disk):
+    journal = Journal(small_disk / "j.sqlite", KEY)
+    journal.add("block", {"n": 0})
+    with (small_disk / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
+    for n in range(20):
+        journal.add("block", {"n": n, "filler": "x" * 10_000})
+    assert 0 < journal.lost <= 20
+    (small_disk / "ballast").unlink()  # somebody made room
+    journal.add("block", {"n": 99})
+    kept = [event.document["n"] for event in journal.events()]
+    assert (kept[0], kept[-1]) == (0, 99)
+    assert len(kept) == 22 - journal.lost
     journal.close()
 
 

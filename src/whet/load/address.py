@@ -83,6 +83,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The address as a URL, for messages."""
+        """The address as a URL that :meth:`parse` reads again, for messages."""
         scheme = self.protocol + ("s" if self.tls else "")
-        return f"{scheme}://{self.authority}" + (f"/{quote(self.model)}" if self.model else "")
+        place = "/models/" if self.protocol == "http" else "/"
+        return f"{scheme}://{self.authority}" + (f"{place}{quote(self.model, safe='')}" if self.model else "")
