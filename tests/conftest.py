@@ -1,6 +1,9 @@
 """Fixtures every test may use, and the rule for optional packages: skipped by default, a failure under ``--extras``."""
 
+import contextlib
 import importlib.util
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -43,3 +46,42 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("sample models absent: no ../shared/data beside this checkout")
     return path
+
+
+@pytest.fixture
+def group():
+    """A control group whose CPU quota can be set: ``limit(0.5)``; gone afterwards."""
+    from whet.host.cgroups import levels
+    from whet.host.files import Tree
+
+    own = levels(Tree(Path("/")), "cpu")
+    if os.geteuid() != 0 or not own:
+        pytest.skip("no cpu control groups here, or not root")
+    folder = Path("/", own[0].path) / f"whet-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"cpu control groups cannot be written: {error.strerror}")
+
+    def limit(quota, period_us=20_000):
+        if (folder / "cpu.cfs_quota_us").exists():
+            (folder / "cpu.cfs_period_us").write_text(str(period_us))
+            (folder / "cpu.cfs_quota_us").write_text(str(int(quota * period_us)))
+        elif (folder / "cpu.max").exists():
+            (folder / "cpu.max").write_text(f"{int(quota * period_us)} {period_us}")
+        else:
+            pytest.skip("the cpu controller is not passed on below this group")
+
+    try:
+        yield folder, limit
+    finally:
+        # Whatever still runs in it moves back, and the kernel keeps a group busy for a moment after that.
+        for _ in range(250):
+            with contextlib.suppress(OSError):
+                for pid in (folder / "cgroup.procs").read_text().split():
+                    (folder.parent / "cgroup.procs").write_text(pid)
+                folder.rmdir()
+            if not folder.exists():
+                break
+            time.sleep(0.02)
+        assert not folder.exists()

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
 import threading
 import time
 from pathlib import Path
@@ -12,8 +11,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from whet.host.cgroups import levels
-from whet.host.files import Tree
 from whet.load.launcher import Server
 from whet.models.artifact import Artifact, seal
 from whet.models.bundle import PlanRecord, write_bundle
@@ -87,39 +84,3 @@ def _load(url, *, clients=4, width=6, as_json=False, model="echo"):
         stop.set()
         for thread in threads:
             thread.join(30)
-
-
-@pytest.fixture
-def group():
-    """A control group whose CPU quota can be set: ``limit(0.5)``; gone afterwards."""
-    own = levels(Tree(Path("/")), "cpu")
-    if os.geteuid() != 0 or not own:
-        pytest.skip("no cpu control groups here, or not root")
-    folder = Path("/", own[0].path) / f"whet-doctor-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"cpu control groups cannot be written: {error.strerror}")
-
-    def limit(quota, period_us=20_000):
-        if (folder / "cpu.cfs_quota_us").exists():
-            (folder / "cpu.cfs_period_us").write_text(str(period_us))
-            (folder / "cpu.cfs_quota_us").write_text(str(int(quota * period_us)))
-        elif (folder / "cpu.max").exists():
-            (folder / "cpu.max").write_text(f"{int(quota * period_us)} {period_us}")
-        else:
-            pytest.skip("the cpu controller is not passed on below this group")
-
-    try:
-        yield folder, limit
-    finally:
-        # Whatever still runs in it moves back, and the kernel keeps a group busy for a moment after that.
-        for _ in range(250):
-            with contextlib.suppress(OSError):
-                for pid in (folder / "cgroup.procs").read_text().split():
-                    (folder.parent / "cgroup.procs").write_text(pid)
-                folder.rmdir()
-            if not folder.exists():
-                break
-            time.sleep(0.02)
-        assert not folder.exists()

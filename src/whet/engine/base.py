@@ -5,7 +5,7 @@ objects; a slot is one batch's place: its inputs are filled in place on the even
 engine) calls ``run``, which computes without the GIL and returns when the outputs are there. A runtime that computes on
 threads of its own may offer :class:`SelfRunning` slots instead, which need no thread of ours. Sessions never queue,
 batch, pad, time or start threads: that is the engine's work, the same in ``serve``, in a trial and in a video pipeline.
-Why, by measurement: ``docs/decisions/0002-lanes.md`` and ``0013-lanes-of-the-runtime.md``.
+Why, by measurement: ``docs/decisions/0002-lanes.md`` and ``0013-openvino-threads.md``.
 """
 
 from collections.abc import Callable, Mapping

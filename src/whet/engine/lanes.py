@@ -9,7 +9,7 @@ A slot that is *held* has no core of its own yet: the next lane of this pool to 
 
 There are two kinds. :class:`ThreadLanes` are threads of ours that call the runtime. :class:`RuntimeLanes` are the
 runtime's own threads, for slots that are :class:`whet.engine.base.SelfRunning`: no thread has to be woken between the
-loop and the one that computes. ``docs/decisions/0013-lanes-of-the-runtime.md`` has what that is worth.
+loop and the one that computes. ``docs/decisions/0013-openvino-threads.md`` has what that is worth.
 """
 
 import queue

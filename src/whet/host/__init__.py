@@ -1,7 +1,7 @@
 """What a host really offers a process, and which of its cores go to whom.
 
 Reading and deciding are apart. Files are read once into frozen values; decisions are pure functions of those values;
-two thin shells touch the machine:
+a few thin shells touch the machine:
 
 - :mod:`topology`: :func:`read_host` -> :class:`Host`, with its :class:`Budget` and fingerprint. Helpers: :mod:`files`,
   :mod:`isa`, :mod:`layout` (cores, caches, NUMA), :mod:`cgroups` (limits on the whole path), :mod:`system`,
@@ -9,8 +9,9 @@ two thin shells touch the machine:
 - :mod:`placement`: :func:`place` (host x workers x streams x threads -> CPU sets), with :mod:`deal` beneath it;
   :mod:`sharing`: workers of a host, cores of co-hosted models. Pure.
 - :mod:`counters`: throttling, stolen time, CPU time, memory and threads of a process, for honest measurements.
-- :mod:`apply`: CPU mask, memory policy and open files of a worker. :mod:`roofline`: measured peaks. Both act on the
-  machine.
+- :mod:`quietest`: the CPUs to keep to under a quota that is narrower than the mask. Pure but for one reader.
+- :mod:`apply`: CPU mask, memory policy and open files of a worker; :mod:`masks`: holds masks against runtimes.
+  :mod:`roofline`: measured peaks. All three act on the machine.
 - :mod:`describe`: the host in words.
 
 Every reader takes ``root``, so a recorded ``/proc`` and ``/sys`` stands in for a machine one does not have. Importing

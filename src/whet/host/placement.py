@@ -63,7 +63,7 @@ class Placement:
         unused: allowed CPUs that stay free; together with the workers' CPUs they are the budget's CPUs.
         shared: a quota allows fewer cores than the mask, so other groups run on these CPUs as well. ``cpus`` then
             cannot be throttled by running too wide, but neighbours that fix their choice alike would all sit on the
-            same cores; ``roam`` leaves the choice to the kernel. Measure, or pin only where nobody else pins.
+            same cores: choose as many of ``roam`` by measured idleness (:mod:`whet.host.quietest`).
     """
 
     workers: tuple[WorkerPlace, ...]

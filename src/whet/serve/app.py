@@ -8,7 +8,6 @@ import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ import msgspec
 import whet
 from whet.engine.environment import environment
 from whet.errors import OutputError, PlanRefused, WhetError
-from whet.host import Host, WorkerPlace, default_workers, place, read_host
+from whet.host import Host, Placement, default_workers, place, read_host
 from whet.serve import control, logs, ports
 from whet.serve.commands import Commands
 from whet.serve.deployment import Deployment, divide
+from whet.serve.seats import Seats
 from whet.serve.sources import resolve
 from whet.serve.supervisor import Stage, Supervisor
 from whet.settings import ServeSettings, environ
@@ -54,9 +54,10 @@ async def _serve(settings: ServeSettings, sockets: tuple[socket.socket, ...], co
     commands = Commands(settings, host)
     stopped = _signals(commands)
     deployments = await asyncio.to_thread(resolve, settings, host)
-    places, cores = _place(settings, host, deployments)
+    placement, cores = _place(settings, host, deployments)
     wanted = divide(deployments, cores, settings.cpu_weights)
-    stage = Stage(settings, places, sockets, _environment(wanted), cores)
+    seats = _seats(placement, host.budget.quota, wanted)
+    stage = Stage(settings, placement.workers, sockets, _environment(wanted), cores, seats)
     supervisor = commands.supervisor = Supervisor(stage, wanted, commands.handle)
     starting = asyncio.ensure_future(supervisor.start())
     await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -87,7 +88,7 @@ async def _until_stopped(
         return code
 
 
-def _place(settings: ServeSettings, host: Host, deployments: list[Deployment]) -> tuple[tuple[WorkerPlace, ...], int]:
+def _place(settings: ServeSettings, host: Host, deployments: list[Deployment]) -> tuple[Placement, int]:
     """Return where workers run, and how many cores compute in each.
 
     Raises:
@@ -103,10 +104,14 @@ def _place(settings: ServeSettings, host: Host, deployments: list[Deployment]) -
             f"{workers} workers with {front} cores each for the loop do not fit {usable} cores ({host.budget.reason}); "
             "lower --workers or --front-cores"
         )
-    placement = place(host, workers, cores, 1, front_cores=front)
-    if placement.shared:  # fixed cores under a quota are everybody's first choice: the kernel knows which are free
-        return tuple(replace(one, cpus=one.roam) for one in placement.workers), cores
-    return placement.workers, cores
+    return place(host, workers, cores, 1, front_cores=front), cores
+
+
+def _seats(placement: Placement, quota: float | None, wanted: list[Deployment]) -> Seats | None:
+    """Return what chooses CPUs where a quota is narrower than the mask; plans that pin choose for themselves."""
+    if not placement.shared or quota is None or any(one.plan.pinning for one in wanted):
+        return None
+    return Seats(placement.workers, quota)
 
 
 def _environment(deployments: list[Deployment]) -> dict[str, str]:

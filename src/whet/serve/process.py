@@ -120,7 +120,13 @@ class WorkerProcess:
 
 
 async def spawn(
-    index: int, place: WorkerPlace, sockets: Sequence[socket.socket], env: Mapping[str, str], handle: control.Handle
+    index: int,
+    place: WorkerPlace,
+    sockets: Sequence[socket.socket],
+    env: Mapping[str, str],
+    handle: control.Handle,
+    *,
+    seated: bool = False,
 ) -> WorkerProcess:
     """Start a worker in its place: mask and memory policy are in force before its interpreter starts.
 
@@ -130,12 +136,15 @@ async def spawn(
         sockets: listening, of HTTP and, if it is served, of gRPC; the worker inherits them.
         env: its whole environment.
         handle: answers what the worker asks.
+        seated: its mask may be moved later, so nobody inside it shall change that.
     """
     ours, theirs = socket.socketpair()
     with theirs:
         listening = [sock.fileno() for sock in sockets]
         command = [sys.executable, "-m", "whet.serve.worker", "--parent", str(os.getpid())]
         command += ["--control-fd", str(theirs.fileno()), "--listen-fd", *map(str, listening)]
+        if seated:
+            command += ["--roam", *map(str, place.roam)]
         popen, notes = _start(command, place, (*listening, theirs.fileno()), env)
     for note in notes:
         log.warning("worker %d: %s", index, note)

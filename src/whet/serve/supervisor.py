@@ -25,6 +25,7 @@ from whet.serve.fleet import Key, Standing, assess, departed
 from whet.serve.meters import ModelNumbers
 from whet.serve.metrics import Fleet
 from whet.serve.process import WorkerProcess, spawn
+from whet.serve.seats import Seats
 from whet.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Stage:
     sockets: tuple[socket.socket, ...]
     env: Mapping[str, str]
     compute_cores: int
+    seats: Seats | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +83,7 @@ class Supervisor:
         self.changing = asyncio.Lock()
         self._handle = handle
         self._slots = [_Slot(index) for index in range(len(stage.places))]
-        self._checker: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -102,7 +104,9 @@ class Supervisor:
         except BaseException:
             await self.stop(0.0)
             raise
-        self._checker = asyncio.create_task(self._check())
+        self._chores.append(asyncio.create_task(self._check()))
+        if self.stage.seats is not None:
+            self._chores.append(asyncio.create_task(self.stage.seats.follow()))
 
     async def stop(self, drain_s: float) -> bool:
         """End every worker; return whether each ended by itself.
@@ -112,8 +116,8 @@ class Supervisor:
         """
         for sock in self.stage.sockets:
             sock.close()
-        if self._checker is not None:
-            self._checker.cancel()
+        for chore in self._chores:
+            chore.cancel()
         for slot in self._slots:
             if slot.keeper is not None:
                 slot.keeper.cancel()
@@ -259,8 +263,13 @@ class Supervisor:
         self.assess()
 
     async def _spawn(self, index: int) -> WorkerProcess:
-        stage = self.stage
-        return await spawn(index, stage.places[index], stage.sockets, stage.env, self._handle)
+        stage, seats = self.stage, self.stage.seats
+        place = stage.places[index] if seats is None else await seats.place(index)
+        how = (stage.sockets, stage.env, self._handle)
+        worker = await spawn(index, place, *how, seated=seats is not None)
+        if seats is not None:
+            seats.started(index, worker.pid)
+        return worker
 
     async def _configure(self, worker: WorkerProcess) -> None:
         stage = self.stage

@@ -28,7 +28,8 @@ from whet.engine.engine import Engine
 from whet.engine.environment import unmet
 from whet.engine.gate import CoreGate
 from whet.errors import PlanRefused, RuntimeFailed, Unsupported, WhetError
-from whet.host import memory, room_for
+from whet.host import memory, room_for, set_affinity
+from whet.host.masks import hold_masks
 from whet.models.artifact import Artifact
 from whet.serve import control, logs
 from whet.serve.codes import known, to_wire
@@ -217,6 +218,14 @@ def _die_with(parent: int) -> None:
         sys.exit(0)
 
 
+def _sit_still(roam: Sequence[int]) -> None:
+    """Leave the CPU mask to the supervisor, or spread out where a runtime could not be kept from undoing its moves."""
+    note = hold_masks()
+    if note is not None:
+        log.warning("%s; the scheduler chooses the CPUs", note)
+        set_affinity(roam)
+
+
 def _return_memory() -> None:
     """Fix the size from which glibc maps memory of its own for an allocation, and gives it back when it is freed.
 
@@ -264,8 +273,11 @@ def main() -> None:
     for name in ("control-fd", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--listen-fd", type=int, nargs="+", required=True, help="of HTTP, then of gRPC if it is served")
+    parser.add_argument("--roam", type=int, nargs="+", help="hold CPU masks; CPUs to spread over where that cannot be")
     args = parser.parse_args()
     _die_with(args.parent)
+    if args.roam:
+        _sit_still(args.roam)
     _return_memory()
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the group; the supervisor decides
