@@ -204,3 +204,27 @@ def test_a_slot_may_start_again_as_soon_as_it_has_reported(store):
     del slot
     assert watched() is None  # nothing of OpenVINO's holds it
     session.close()
+
+
+def test_a_thread_of_openvino_keeps_its_state_between_callbacks(store):
+    """Else each callback would make and delete one."""
+    artifact = nets.mlp(store)
+    session = load_runtime("openvino").open(artifact, Plan(artifact=artifact.sha256, fused_preprocessing=False))
+    slot, reported, local, seen = session.slot(), threading.Event(), threading.local(), []
+
+    def done():
+        local.calls = getattr(local, "calls", 0) + 1
+        seen.append((threading.get_ident(), local.calls))
+        reported.set()
+
+    for _ in range(5):
+        slot.prepare({"x": (1, 8)})["x"][...] = 1
+        slot.start(done)
+        assert reported.wait(10)
+        reported.clear()
+    (thread,) = {ident for ident, _ in seen}  # one stream, one thread
+    assert thread != threading.get_ident()
+    assert [calls for _, calls in seen] == [1, 2, 3, 4, 5]
+    while not slot.over():
+        pass
+    session.close()
