@@ -75,6 +75,9 @@ class ServeSettings(Settings, frozen=True, kw_only=True):
     workers: Annotated[
         Natural, about("Worker processes; 0 takes the plan's number, or one per NUMA node in the budget.")
     ] = 0
+    revalidate: Annotated[
+        bool, about("Measure the plan of a bundle that was found on another host, for up to 25 s, before serving it.")
+    ] = True
     front_cores: Annotated[
         int | None, about("Cores left to the event loops; by default 0 on fewer than 8 cores, else 1.")
     ] = None

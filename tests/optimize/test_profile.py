@@ -1,7 +1,10 @@
 """Layers and roofs: what is made of a profile, and a profile of a real net."""
 
+import contextlib
 import os
+import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +13,13 @@ from small_nets import write_net
 from whet.engine.layers import Layer
 from whet.host.roofline import Peak
 from whet.models.importers import Options, import_model
+from whet.optimize.data import synthetic
+from whet.optimize.lab import Case, Lab
+from whet.optimize.pool import materialise
 from whet.optimize.profile import look
 from whet.optimize.profile_words import Order, Profile, Subject
 from whet.optimize.roofs import Reached, layer_rows, main_precision, roofline
+from whet.optimize.trial import Bench
 from whet.plan import Plan
 
 
@@ -91,14 +98,34 @@ def test_a_faster_plan_has_a_larger_share_of_the_same_roof(flops, per_s, batch, 
     assert fast["roof"] == slow["roof"]
 
 
-def test_a_real_net_is_profiled_in_a_process_of_its_own(tmp_path):
+def test_layers_and_roofs_of_a_real_net_agree_with_how_fast_it_serves(tmp_path):
+    """Two runtimes in one look: OpenVINO's plan stands beside ONNX Runtime's as its parent."""
     artifact = import_model(write_net(tmp_path / "net.onnx"), Options(), tmp_path / "store")
-    plan = Plan(artifact.sha256, batch_sizes=(1, 2))
-    subject = Subject(str(artifact.folder), plan, 3)
-    found = look(Order(subject, subject, 1), (min(os.sched_getaffinity(0)),))
+    plans = [Plan(artifact.sha256, runtime=name, batch_sizes=(1, 2)) for name in ("openvino", "onnxruntime")]
+    pool = materialise(synthetic(artifact, 8, 0), range(8), artifact, tmp_path / "pool")
+    cpus = (min(os.sched_getaffinity(0)),)
+    lab = Lab(Bench(cpus, tmp_path), pool.folder, {artifact.sha256: artifact}, 1, random.Random(0))
+    with contextlib.closing(lab):
+        # Whole batches of two, one at a time: what a run of the layers at their largest batch takes, and more.
+        cases = [Case(plan, callers=1, rows=2) for plan in plans]
+        blocks = [record.kept[-1] for record in lab.round(cases, 1, 0.2).values()]
+    found = look(Order(*(Subject(str(artifact.folder), plan, 5) for plan in plans), 1), cpus)
     assert found.unseen == []
-    assert {layer.name for layer in found.layers} == {layer.name for layer in found.parent}
+    reached = []
+    for plan, layers, block in zip(plans, (found.layers, found.parent), blocks, strict=True):
+        assert all(layer.precision and layer.time_ms >= 0 for layer in layers)
+        convolutions = [layer for layer in layers if layer.type in {"Convolution", "Conv", "FusedConv"}]
+        assert len(convolutions) == 2
+        assert all(layer.precision == "f32" and layer.time_ms > 0 for layer in convolutions)
+        assert sum(layer.share for layer in layers) == pytest.approx(1)
+        # Within reason, since a thread has to be woken for a request, and a busy machine slows either.
+        assert 0.02 < sum(layer.time_ms for layer in layers) / np.median(block.latencies_ms) < 5
+        reached.append(Reached(plan.runtime, artifact.sha256, block.throughput_per_s, 2, layers))
     assert all(layer.moved_bytes > 0 for layer in found.layers)
-    assert found.flops[artifact.sha256] > 0
-    assert {"f32", "int8"} <= found.peaks.keys()
-    assert found.bandwidth.best > 0
+    document = roofline(found, reached)
+    assert [row["label"] for row in document["achieved"]] == ["openvino", "onnxruntime"]
+    peaks = {one["name"]: one["best"] for one in document["peaks"]}
+    assert peaks.keys() >= {"f32", "int8"}
+    assert all(0 < row["gflops"] < peaks["f32"] for row in document["achieved"])
+    assert document["achieved"][0]["gbs"] > 0 < document["bandwidth"]["best"]
+    assert document["words"]

@@ -16,8 +16,10 @@ import pytest
 from small_nets import pictures, write_net
 
 from whet.errors import DataError, InputError, OutputError, UsageError, WhetError
+from whet.host import read_host
 from whet.models.artifact import hash_path
 from whet.models.bundle import read_bundle
+from whet.optimize import profile
 from whet.optimize.journal import Journal, Key
 from whet.optimize.lessons import ordered
 from whet.optimize.request import OptimizeRequest
@@ -62,6 +64,10 @@ def test_a_model_and_data_become_a_bundle_with_its_proof(net, data, tmp_path):
     record = bundle.plans[0]
     assert record.plan.id == outcome.result["chosen"]["plan_id"]
     assert record.plan.artifact in bundle.artifacts
+    assert record.fingerprint == read_host().fingerprint
+    if len(bundle.plans) > 1:  # the chosen plan is another than the plain f32 one, which is there to compare with
+        assert (bundle.plans[1].role, bundle.plans[1].plan.id) == ("reference", record.measured["over_f32"]["plan"])
+        assert record.measured["answers"]["samples"] > 0
     stored = json.loads((tmp_path / "b" / "evidence" / "result.json").read_text())
     assert stored["chosen"] == json.loads(msgspec.json.encode(outcome.result["chosen"]))
     events = [json.loads(line) for line in (tmp_path / "b" / "evidence" / "journal.jsonl").read_text().splitlines()]
@@ -106,7 +112,8 @@ def test_where_no_plan_holds_a_limit_the_nearest_is_kept_and_the_limit_named(net
 
 
 @pytest.mark.slow
-def test_noise_ships_nothing_but_f32_and_targets_nobody_meets_leave_the_nearest_plan(net, tmp_path):
+def test_noise_ships_nothing_but_f32_and_targets_nobody_meets_leave_the_nearest_plan(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(profile, "LEAST_S", 0.0)  # however little time is left, look into the chosen plan
     request = OptimizeRequest(
         model=net, out=tmp_path / "b", synthetic=16, budget_s=12, targets=Targets(min_qps=10_000_000, p99_ms=500)
     )
@@ -119,7 +126,18 @@ def test_noise_ships_nothing_but_f32_and_targets_nobody_meets_leave_the_nearest_
     assert outcome.exit_code == 1
     assert "the cores would be needed" in outcome.message
     assert outcome.result["targets_met"] is False
-    assert read_bundle(tmp_path / "b").plans[0].measured["targets_met"] is False
+    served, *others = read_bundle(tmp_path / "b").plans
+    assert served.measured["targets_met"] is False
+    assert [one.role for one in others] == (["reference"] if "over_f32" in served.measured else [])
+    written = json.loads((tmp_path / "b" / "evidence" / "result.json").read_text())
+    assert all(layer["precision"] and layer["time_ms"] >= 0 for layer in written["layers"])
+    assert sum(layer["share"] for layer in written["layers"]) == pytest.approx(1)
+    (own, *_), peaks = (
+        written["roofline"]["achieved"],
+        {one["name"]: one["best"] for one in written["roofline"]["peaks"]},
+    )
+    assert own["label"] == written["chosen"]["label"]
+    assert 0 < own["gflops"] < peaks["f32"]
 
 
 @pytest.fixture(scope="module")

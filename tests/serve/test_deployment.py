@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whet.engine.unmeasured import plain_plan
 from whet.errors import BundleError, ModelError, NotFound, PlanRefused, UsageError
 from whet.host import read_host
 from whet.models.artifact import Artifact, seal
-from whet.models.bundle import Bundle, PlanRecord, write_bundle
+from whet.models.bundle import Bundle, PlanRecord, read_bundle, write_bundle
+from whet.models.hosts import recall, remember
 from whet.plan import Plan, Targets
 from whet.serve.deployment import Deployment, divide, fit, version_order
-from whet.serve.sources import default_plan, nearest, resolve
+from whet.serve.sources import choose, resolve
 from whet.settings import ServeSettings
 from whet.tensors import TensorSpec
 
@@ -110,18 +112,41 @@ def test_a_bundle_is_served_under_its_name_or_another(tmp_path, host):
 
 def test_the_plan_of_the_nearest_host_is_taken_and_said(host):
     here = dict(host.fingerprint_fields)
-    far, near = {**here, "cores": 64}, {**here, "cores": 2 * int(here["cores"])}
-    plans = [Plan("0", streams=streams) for streams in (1, 2, 3)]
+    cores = int(here["physical"])
+    far, near = {**here, "cores": 64, "physical": 64}, {**here, "cores": 2 * cores, "physical": 2 * cores}
+    plans = [Plan("0", streams=streams) for streams in (64, 2 * cores, cores)]
     bundle = Bundle(
         Path(), "b", {}, (PlanRecord(plans[0], far), PlanRecord(plans[1], near), PlanRecord(plans[2], here))
     )
-    assert nearest(bundle, host)[0].plan == plans[2]
-    assert "like this one" in nearest(bundle, host)[1]
+    assert choose(bundle, host)[0] == plans[2]
+    assert "like this one" in choose(bundle, host)[1]
     away = replace(bundle, plans=bundle.plans[:2])
-    assert nearest(away, host)[0].plan == plans[1]
-    assert "measure again" in nearest(away, host)[1]
+    plan, said, measured = choose(away, host)
+    assert (plan, measured) == (plans[1].with_(streams=cores), False)
+    for words in (f"{2 * cores} cores there, {cores} here", "instead of", "whet optimize --revalidate"):
+        assert words in said
+    # What revalidating found and could not keep in the bundle serves.
+    found = PlanRecord(plans[2].with_(precision="bf16"), here, {"revalidated": {"words": "holds here: 2x"}})
+    plan, said, measured = choose(away, host, [found])
+    assert (plan, measured) == (found.plan, True)
+    assert said.endswith("revalidated here: holds here: 2x")
     unknown = replace(bundle, plans=(PlanRecord(plans[1]), PlanRecord(plans[0])))
-    assert nearest(unknown, host)[0].plan == plans[1]
+    assert choose(unknown, host)[::2] == (plans[1], True)
+
+
+def test_what_a_cache_knows_of_a_bundle_is_of_this_very_bundle(tmp_path, host):
+    here = dict(host.fingerprint_fields)
+    out = make_bundle(tmp_path / "b", ({}, {**here, "cores": 64}))
+    bundle = read_bundle(out)
+    record = replace(bundle.plans[0], host={"fingerprint": host.fingerprint, **here})
+    remember(tmp_path / "cache", bundle, [record])
+    assert recall(tmp_path / "cache", bundle, host.fingerprint) == (record,)
+    (one,) = resolve(settings(out, cache_dir=str(tmp_path / "cache")), host)
+    assert (one.plan, one.elsewhere) == (record.plan, "")
+    (other,) = resolve(settings(out, cache_dir=str(tmp_path / "none")), host)
+    assert other.elsewhere == str(out)
+    changed = replace(bundle, plans=(replace(bundle.plans[0], measured={"throughput_per_s": 1}),))
+    assert recall(tmp_path / "cache", changed, host.fingerprint) == ()
 
 
 def test_a_repository_serves_the_highest_version_of_each_model(tmp_path, host):
@@ -143,7 +168,7 @@ def test_an_artifact_gets_a_safe_plan(tmp_path, host):
     assert (one.plan.runtime, one.plan.precision, one.plan.threads) == ("fake", "f32", 1)
     assert one.plan.streams == host.budget.physical
     assert "safe defaults" in one.why
-    plan, fallback = default_plan(replace(artifact, format="onnx"), 4)
+    plan, fallback = plain_plan(replace(artifact, format="onnx"), 4)
     assert (plan.runtime, fallback) == ("openvino", "onnxruntime")
 
 

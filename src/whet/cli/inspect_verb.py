@@ -59,7 +59,7 @@ def _bundle(path: Path, as_json: bool) -> int:
     cells = [
         (
             row["host"] or "not recorded",
-            row["words"] + ("; " + "; ".join(row["differs"]) if row["differs"] else ""),
+            row["words"] + "".join(f"; {one}" for one in row["differs"] if row["role"] == "chosen"),
             row["role"] + (", revalidated" if row["revalidated"] else ""),
             f"{row['plan_id']}: {row['precision']} on {row['plan']}",
             _figure(row["throughput_per_s"]),

@@ -10,7 +10,7 @@ from whet.cli.verbs import as_json, importer_options, model_options
 
 @click.command(name="optimize")
 @click.argument("model")
-@click.option("-o", "--output", required=True, metavar="DIR", help="The bundle to write.")
+@click.option("-o", "--output", metavar="DIR", help="The bundle to write; the plans of other hosts in it stay.")
 @click.option("--data", metavar="DATA", help="Folder of images, .npy, .npz, or module:function yielding samples.")
 @click.option("--synthetic", type=click.IntRange(1), metavar="N", help="Noise instead of data: speed only.")
 @click.option("--p99-ms", type=float, metavar="MS", help="99th percentile of latency, at most.")
@@ -54,14 +54,25 @@ from whet.cli.verbs import as_json, importer_options, model_options
 @click.option("--name", metavar="NAME", help="Name of the model when served.")
 @click.option("--seed", type=int, metavar="N", help="Of every draw.  [default: 0]")
 @click.option("--journal", metavar="DIR", help="Journal that jobs share: each starts from what the others learnt here.")
+@click.option(
+    "--revalidate",
+    is_flag=True,
+    help="MODEL is a bundle: measure its plan on this host, in seconds, and file what holds here. Takes --data, "
+    "--budget [default: 25s] and --seed.",
+)
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same job stopped.")
 @model_options
 @as_json
-def command(model: str, as_json: bool, **values: Any) -> int:
+def command(model: str, as_json: bool, revalidate: bool, **values: Any) -> int:
     """Find the best way this CPU can run MODEL within the targets, and write a bundle.
 
-    Exit code 1: no plan meets the targets (the nearest one is in the bundle). Ctrl-C keeps the best so far.
+    Exit code 1: no plan meets the targets (the nearest one is in the bundle), or with --revalidate, the plan does not
+    hold here. Ctrl-C keeps the best so far.
     """
+    if revalidate:
+        return _revalidate(model, values, as_json=as_json)
+    if values["output"] is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
     from whet.cli.progress import Bar
     from whet.cli.show import emit_json
     from whet.optimize.run import noise_words, optimize
@@ -78,6 +89,32 @@ def command(model: str, as_json: bool, **values: Any) -> int:
         click.echo(noise_words(outcome.result), err=True)
     where = f" The bundle is {outcome.bundle.folder}." if outcome.bundle else ""
     click.echo(f"{outcome.message}{where}", err=True)
+    return int(outcome.exit_code)
+
+
+def _revalidate(bundle: str, values: dict[str, Any], *, as_json: bool) -> int:
+    from whet.cli.parse import seconds
+    from whet.cli.progress import Bar
+    from whet.cli.show import emit_json
+    from whet.optimize.relook import RevalidateRequest
+    from whet.optimize.revalidate import revalidate
+
+    others = [name for name, value in values.items() if value not in (None, (), False, "")]
+    strangers = sorted(set(others) - {"data", "budget", "seed"})
+    if strangers:
+        said = ", ".join(name.replace("_", "-") for name in strangers)
+        raise click.UsageError(f"--revalidate measures the plan a bundle has; it takes no {said}.")
+    given = {"budget_s": seconds(values["budget"])} if values["budget"] else {}
+    request = RevalidateRequest(Path(bundle), values["data"], seed=values["seed"] or 0, **given)
+    with Bar() as bar:
+        outcome = revalidate(request, bar.show)
+    if as_json:
+        emit_json(outcome.result)
+    else:
+        from whet.cli.result import show_revalidated
+
+        show_revalidated(outcome.result)
+    click.echo(outcome.message, err=True)
     return int(outcome.exit_code)
 
 

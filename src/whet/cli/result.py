@@ -22,6 +22,31 @@ def show_result(result: dict[str, Any]) -> None:
         out.print(_rich(table))
 
 
+def show_revalidated(result: dict[str, Any]) -> None:
+    """Print what a bundle's plan is worth on this host."""
+    from whet.cli.show import grid, pairs
+
+    origin, changes = result["from"], result["changes"]
+    away = "unknown" if origin["away"] is None else f"{origin['away']:.1f}"
+    found = "this host" if origin["away"] == 0 else f"{origin['words']} ({origin['fingerprint'] or 'no record'})"
+    rows = [("Plan found on", found), ("Distance", away), ("What differs", "; ".join(origin["differs"]) or "nothing")]
+    rows += [("Changed for this host", "; ".join(changes) or "nothing"), ("Serves here", result["serves"])]
+    rows += [(f"Refused: {one['what']}", one["reason"]) for one in result["refused"]]
+    pairs("Revalidated", rows)
+    cells = [
+        (one["label"], one["plan"], _interval(one["throughput_per_s"]), _interval(one["over_f32"]), str(one["blocks"]))
+        for one in result["trials"]
+    ]
+    grid("Measured next to each other", ("what", "plan", "samples/s", "over plain f32", "blocks"), cells, left=2)
+
+
+def _interval(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    bounds = "" if found["low"] is None else f" [{found['low']:.4g}, {found['high']:.4g}]"
+    return f"{found['value']:.4g}{bounds}"
+
+
 def _rich(table: Table) -> Any:
     from rich import box
     from rich.table import Table as Grid

@@ -6,9 +6,10 @@ anew under the lock and replaces only its own part, so that two that write at th
 """
 
 import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def put(out: Path, share: Share) -> tuple[Bundle, str]:
         refuse_strangers(out)
         old, said = _there(out, share)
         kept = [record for record in old.plans if record.fingerprint != share.fingerprint] if old else []
-        records = (*share.records, *kept) if share.evidence is not None else (*kept, *share.records)
+        records = _ordered(old, kept, share)
         artifacts = {**(old.artifacts if old else {}), **share.artifacts}
         targets = share.targets if share.evidence is not None or old is None else old.targets
         with tempfile.TemporaryDirectory(prefix="whet-evidence-") as folder:
@@ -84,6 +85,14 @@ def put(out: Path, share: Share) -> tuple[Bundle, str]:
             except OSError as error:
                 raise OutputError(f"cannot gather evidence: {error.strerror or error}; free space") from error
             return write_bundle(out, share.name, records, artifacts, targets, evidence, share.model), said
+
+
+def _ordered(old: Bundle | None, kept: list[PlanRecord], share: Share) -> tuple[PlanRecord, ...]:
+    """Return all records: a search's own first, since the first is preferred; others where their host's stood."""
+    before = [one.fingerprint for one in old.plans] if old is not None else []
+    place = before.index(share.fingerprint) if share.fingerprint in before else len(kept)
+    place = 0 if share.evidence is not None else place
+    return (*kept[:place], *share.records, *kept[place:])
 
 
 def lock_of(out: Path) -> Path:
@@ -222,3 +231,34 @@ def rows(bundle: Bundle, here: Fields) -> list[dict[str, Any]]:
 
 def _value(found: Any) -> Any:
     return found.get("value") if isinstance(found, dict) else found
+
+
+def remember(cache: Path, bundle: Bundle, records: Sequence[PlanRecord]) -> None:
+    """Keep in a cache what was found out about a bundle on this host: the bundle itself cannot be written.
+
+    Raises:
+        OSError: the cache cannot be written either.
+    """
+    path = _remembered(cache, bundle, records[0].fingerprint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(msgspec.json.encode(list(records)))
+    beside.rename(path)
+
+
+def recall(cache: Path, bundle: Bundle, fingerprint: str) -> tuple[PlanRecord, ...]:
+    """Return what a cache holds of this very bundle on a host, the chosen plan first; empty where there is nothing."""
+    try:
+        found = msgspec.json.decode(_remembered(cache, bundle, fingerprint).read_bytes(), type=tuple[PlanRecord, ...])
+    except (OSError, msgspec.DecodeError):
+        return ()
+    return found if all(one.plan.artifact in bundle.artifacts for one in found) else ()
+
+
+def contents(bundle: Bundle) -> str:
+    """Return twelve hex digits over a bundle's plans and figures: a cache must not outlive what it is about."""
+    return hashlib.sha256(msgspec.json.encode(bundle.plans, order="sorted")).hexdigest()[:12]
+
+
+def _remembered(cache: Path, bundle: Bundle, fingerprint: str) -> Path:
+    return cache / "revalidated" / f"{contents(bundle)}on{fingerprint}.json"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whet.optimize import profile
+from whet.optimize import profile, reference
 from whet.optimize.lab import Case, Record, paired
 from whet.optimize.space import simplicity
 from whet.optimize.stages import measured_round, score
@@ -49,7 +49,8 @@ def hold(state: State) -> None:
         cases.setdefault(case.key, case)
     lab.most = max(lab.most, len(cases))
     state.finals_from = lab.next_block
-    reserve = RESERVE_S + RATE_SHARE * state.clock.budget_s + profile.reserve_s(state.clock.budget_s)
+    budget_s = state.clock.budget_s
+    reserve = RESERVE_S + RATE_SHARE * budget_s + reference.reserve_s(budget_s) + profile.reserve_s(budget_s)
     blocks, together = 0, list(cases.values())
     lab.ready([case.plan for case in together])
     while blocks < MOST_BLOCKS and (blocks < LEAST_BLOCKS or state.clock.left_s > reserve):

@@ -64,7 +64,7 @@ def prepare(request: OptimizeRequest, work: Path, progress: Progress, clock: Clo
         artifacts[native.sha256] = native
         variants.append(replace(_variant(native, "f32"), parent=False, native=True, precisions=("f32",)))
     space = build(variants, runtimes, room_of(host, request.service), request.targets)
-    bench = Bench(host.budget.cpus, work, _memory(host), min(START_S, max(15.0, 0.3 * request.budget_s)))
+    bench = Bench(host.budget.cpus, work, memory_of(host), min(START_S, max(15.0, 0.3 * request.budget_s)))
     lab = Lab(bench, data.measure.folder, artifacts, host.budget.cores, random.Random(request.seed))  # noqa: S311
     lab.narrow = request.targets.objective == "cores"
     journal = _journal(request, artifact, host, work, {name: able.version for name, able in runtimes.items()})
@@ -103,8 +103,8 @@ def _limited(host: Host, request: OptimizeRequest) -> Host:
     return host.limited(cores=request.targets.max_cores) if request.targets.max_cores is not None else host
 
 
-def _memory(host: Host) -> int | None:
-    """A trial may allocate most of what is free, so that a plan that is too big fails alone."""
+def memory_of(host: Host) -> int | None:
+    """Return how much a trial may allocate: most of what is free, so that a plan that is too big fails alone."""
     free = host.memory.available_bytes
     limit = host.limits.memory_bytes
     known = [value for value in (free, limit) if value is not None]

@@ -11,14 +11,20 @@ from whet.models.importers import isolated
 from whet.optimize.space import Refusal
 
 
-def capabilities(wanted: Sequence[str]) -> tuple[dict[str, Capabilities], list[Refusal]]:
+def capabilities(
+    wanted: Sequence[str], installed: Sequence[str] | None = None
+) -> tuple[dict[str, Capabilities], list[Refusal]]:
     """Return what each installed runtime honours, and which of ``wanted`` cannot be used.
+
+    Args:
+        wanted: names of runtimes.
+        installed: those that are there; looked up when None.
 
     Raises:
         PlanRefused: none of them can.
         MissingExtra: a runtime the user named is not installed.
     """
-    installed = available_runtimes()
+    installed = available_runtimes() if installed is None else installed
     for name in wanted:
         if name not in installed:
             raise MissingExtra(f"runtime '{name}'", name)

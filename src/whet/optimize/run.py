@@ -18,12 +18,25 @@ from whet.host import read_host
 from whet.models.bundle import Bundle, PlanRecord, refuse_strangers
 from whet.models.hosts import Share, model_key, put
 from whet.models.swap import alone
-from whet.optimize import baselines, classify, climb, curves, evidence, finals, lessons, profile, stages, windows
+from whet.optimize import (
+    baselines,
+    classify,
+    climb,
+    curves,
+    evidence,
+    finals,
+    lessons,
+    profile,
+    reference,
+    stages,
+    windows,
+)
 from whet.optimize.journal import Journal
+from whet.optimize.lab import Case
 from whet.optimize.prepare import prepare
 from whet.optimize.request import OptimizeRequest, Outcome, Progress, silent
 from whet.optimize.state import Clock, State
-from whet.optimize.values import plain
+from whet.optimize.values import ends, plain
 from whet.stats import Interval
 
 DONE, NOT_MET, INTERRUPTED = 0, 1, 130
@@ -78,6 +91,7 @@ def search(state: State) -> None:
     finals.hold(state)
     windows.settle(state)
     finals.under_load(state)
+    state.reference = reference.refer(state, finals.RESERVE_S + profile.reserve_s(state.clock.budget_s))
     curves.measure(state)
     profile.profile(state)
 
@@ -142,7 +156,7 @@ def _noise_floor(state: State) -> Interval | None:
     return finals.compare(state, replace(twin, twin=False), twin) if twin is not None else None
 
 
-def _write(state: State, document: dict[str, object]) -> tuple[Bundle, str]:
+def _write(state: State, document: dict[str, Any]) -> tuple[Bundle, str]:
     """Put what was found into the bundle; return it, and what became of what lay there."""
     request, case = state.request, state.chosen
     assert case is not None
@@ -156,23 +170,41 @@ def _write(state: State, document: dict[str, object]) -> tuple[Bundle, str]:
             f"cannot write evidence to {folder}: {error.strerror}; free space or choose another -o"
         ) from error
     state.journal.export(folder / "journal.jsonl")
-    trial = document["chosen"]["trial"]  # type: ignore[index]
+    name = request.name or request.model.stem or "model"
+    here, records = state.machine.fingerprint, _records(state, case, document)
+    share = Share(name, model_key(state.artifact), here, records, state.lab.artifacts, request.targets, evidence=folder)
+    return put(request.out, share)
+
+
+def _records(state: State, case: Case, document: dict[str, Any]) -> tuple[PlanRecord, ...]:
+    """Return the chosen plan's record and, where it was measured, the plain f32 plan's."""
+    host = {"fingerprint": state.machine.fingerprint, **state.machine.fingerprint_fields}
     measured = {
+        **_figures(document["chosen"]["trial"]),
+        "accuracy": document["chosen"]["accuracy"],
+        "highest_qps": state.rates.get(case.plan.id, {}).get("highest_qps"),
+        "targets_met": document["targets_met"],
+    }
+    known = state.reference
+    if known is None or known.case.plan == case.plan:
+        return (PlanRecord(case.plan, host, plain(measured)),)
+    over = ends(known.ratio)
+    measured["over_f32"] = {"plan": known.case.plan.id, **over} if over is not None else None
+    measured["answers"] = known.answers
+    figures = _figures(evidence.measurement(state, state.record(known.case), since=known.since))
+    return (
+        PlanRecord(case.plan, host, plain(measured)),
+        PlanRecord(known.case.plan, host, plain(figures), "reference"),
+    )
+
+
+def _figures(trial: dict[str, Any]) -> dict[str, Any]:
+    return {
         "throughput_per_s": trial["throughput_per_s"],
         "latency_ms": {name: trial["latency_ms"][name] for name in ("p50", "p90", "p99", "count")},
         "rss_mb": trial["rss_mb"],
         "load_ms": trial["load_ms"],
-        "accuracy": document["chosen"]["accuracy"],  # type: ignore[index]
-        "highest_qps": state.rates.get(case.plan.id, {}).get("highest_qps"),
-        "targets_met": document["targets_met"],
     }
-    here = state.machine.fingerprint
-    record = PlanRecord(case.plan, {"fingerprint": here, **state.machine.fingerprint_fields}, plain(measured))
-    name = request.name or request.model.stem or "model"
-    share = Share(
-        name, model_key(state.artifact), here, (record,), state.lab.artifacts, request.targets, evidence=folder
-    )
-    return put(request.out, share)
 
 
 @contextmanager

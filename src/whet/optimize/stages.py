@@ -43,13 +43,21 @@ MUST: dict[str, int] = {"system": 3, "application": 1, "algorithm": 4}
 
 def case_of(state: State, plan: Plan) -> Case:
     """Return the load a plan is searched under: one caller for latency, else what keeps every lane busy."""
-    if state.request.targets.objective == "latency":
-        return Case(plan, callers=1)
-    return capacity(plan, plan.max_batch if state.request.service == "batch" else 1)
+    return load_of(state.request.targets, plan, plan.max_batch if state.request.service == "batch" else 1)
+
+
+def load_of(targets: Targets, plan: Plan, rows: int = 1) -> Case:
+    """Return the load that shows what a plan is worth under ``targets``, in requests of ``rows`` samples."""
+    return Case(plan, callers=1) if targets.objective == "latency" else capacity(plan, rows)
 
 
 def score(state: State, plan: Plan, measured: Measured) -> float:
-    """Return how good a block was, higher is better; the search maximises this.
+    """Return how good a block was, higher is better; the search maximises this."""
+    return worth(state.request.targets, state.host.budget.cores, case_of(state, plan), measured)
+
+
+def worth(targets: Targets, cores: int, case: Case, measured: Measured) -> float:
+    """Return how good a block of ``case`` was under ``targets`` on a budget of ``cores``, higher is better.
 
     Throughput; under a latency target less in proportion as the closed loop's latency is past it. That latency is
     Little's law, what is held over throughput: every lane computes a batch and has one waiting, so it is what a request
@@ -57,20 +65,23 @@ def score(state: State, plan: Plan, measured: Measured) -> float:
     more than the plan's; the tail is measured in an open loop, of the finalists. For ``latency`` the inverse of the
     median. For ``cores`` the share of the wanted rate that is carried, and from there on the inverse of the cores.
     """
-    targets, speed = state.request.targets, measured.throughput_per_s
+    speed = measured.throughput_per_s
     if targets.objective == "latency":
         middle = float(np.median(measured.latencies_ms)) if measured.latencies_ms else math.inf
         return 1000.0 / middle if middle > 0 else 0.0
-    speed *= min(1.0, speed / enough_per_s(state, plan))
+    speed *= min(1.0, speed / _enough_per_s(targets, case))
     if targets.objective == "cores" and targets.min_qps is not None:
         carried = min(1.0, speed / targets.min_qps)
-        return carried * (state.host.budget.cores / plan.compute_threads if carried >= 1.0 else 1.0)
+        return carried * (cores / case.plan.compute_threads if carried >= 1.0 else 1.0)
     return speed
 
 
 def enough_per_s(state: State, plan: Plan) -> float:
     """Return the throughput, samples/s, from which on the closed loop's latency meets the targets; tiny without one."""
-    targets, case = state.request.targets, case_of(state, plan)
+    return _enough_per_s(state.request.targets, case_of(state, plan))
+
+
+def _enough_per_s(targets: Targets, case: Case) -> float:
     target = min((ms for ms in (targets.p99_ms, targets.p50_ms) if ms is not None), default=math.inf)
     return max(1e-9, 1000.0 * case.callers * case.rows / target)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whet.engine.base import Capabilities
 from whet.host import Host
@@ -21,6 +21,9 @@ from whet.optimize.space import Refusal, Space, Variant
 from whet.optimize.strategy import Strategy
 from whet.plan import Plan
 from whet.stats import Interval
+
+if TYPE_CHECKING:
+    from whet.optimize.reference import Reference
 
 
 @dataclass(slots=True)
@@ -168,6 +171,8 @@ class State:
     windowed: Case | None = None
     """The incumbent with a batch window: measured in the finals, chosen by its open loop alone."""
     chosen: Case | None = None
+    reference: "Reference | None" = None
+    """The plain f32 plan, measured beside the chosen one."""
     rates: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Latency-bounded capacity by plan id."""
     profile: Profile | None = None

@@ -20,6 +20,7 @@ from whet.host import Host, Placement, default_workers, place, read_host
 from whet.serve import control, logs, ports
 from whet.serve.commands import Commands
 from whet.serve.deployment import Deployment, divide
+from whet.serve.revalidate import revalidate
 from whet.serve.seats import Seats
 from whet.serve.sources import resolve
 from whet.serve.supervisor import Stage, Supervisor
@@ -53,7 +54,13 @@ async def _serve(settings: ServeSettings, sockets: tuple[socket.socket, ...], co
     host = read_host()
     commands = Commands(settings, host)
     stopped = _signals(commands)
-    deployments = await asyncio.to_thread(resolve, settings, host)
+    preparing = asyncio.ensure_future(_prepare(settings, host, commands))
+    await asyncio.wait((preparing, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if not preparing.done():
+        preparing.cancel()
+        await asyncio.wait((preparing,))
+        return await stopped
+    deployments = await preparing
     placement, cores = _place(settings, host, deployments)
     wanted = divide(deployments, cores, settings.cpu_weights)
     seats = _seats(placement, host.budget.quota, wanted)
@@ -67,6 +74,14 @@ async def _serve(settings: ServeSettings, sockets: tuple[socket.socket, ...], co
         return await stopped
     await starting
     return await _until_stopped(settings, commands, supervisor, control_path, stopped)
+
+
+async def _prepare(settings: ServeSettings, host: Host, commands: Commands) -> list[Deployment]:
+    """Return what to serve; plans of other hosts are measured on this one first, where the settings say so."""
+    deployments = await asyncio.to_thread(resolve, settings, host)
+    if settings.revalidate and await revalidate(settings, deployments, commands.known):
+        return await asyncio.to_thread(resolve, settings, host, None, commands.known)
+    return deployments
 
 
 async def _until_stopped(

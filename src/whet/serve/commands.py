@@ -9,6 +9,7 @@ import msgspec
 
 from whet.errors import NotFound, UsageError
 from whet.host import Host
+from whet.models.bundle import PlanRecord
 from whet.serve.deployment import READY, UNAVAILABLE, divide
 from whet.serve.fleet import totals
 from whet.serve.meters import WorkerNumbers, merge
@@ -21,11 +22,17 @@ log = logging.getLogger(__name__)
 
 
 class Commands:
-    """The commands, by name. Give :meth:`handle` to whoever listens."""
+    """The commands, by name. Give :meth:`handle` to whoever listens.
+
+    Attributes:
+        supervisor: of the fleet, once there is one.
+        known: what revalidating found of bundles that cannot be written.
+    """
 
     def __init__(self, settings: ServeSettings, host: Host) -> None:
         self._settings, self._host = settings, host
         self.supervisor: Supervisor | None = None
+        self.known: dict[str, tuple[PlanRecord, ...]] = {}
         self._ordering = asyncio.Lock()
         self._table: dict[str, Callable[..., Awaitable[Any]]] = {
             "index": self.index,
@@ -77,7 +84,7 @@ class Commands:
         """Read the sources again for one model, and serve what they hold."""
         supervisor = self._fleet
         async with self._ordering:
-            new = await asyncio.to_thread(resolve, self._settings, self._host, name)
+            new = await asyncio.to_thread(resolve, self._settings, self._host, name, self.known)
             others = [one for one in supervisor.wanted.values() if one.name != name]
             await self._change([*others, *new])
 
@@ -94,7 +101,7 @@ class Commands:
         """Read all sources again, and serve what they hold."""
         supervisor = self._fleet
         async with self._ordering:
-            await self._change(await asyncio.to_thread(resolve, self._settings, self._host))
+            await self._change(await asyncio.to_thread(resolve, self._settings, self._host, None, self.known))
             log.info("reloaded: %s", ", ".join(f"{name} {version}" for name, version in supervisor.wanted))
 
     async def restart(self) -> None:

@@ -26,6 +26,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         weight: part of the cores, relative to the others'.
         gate_cores: cores of the gate it shares with other models of its worker; 0 when it has its cores to itself.
         fallback: runtime to try when the plan's cannot open the model; only for plans nobody measured.
+        elsewhere: the bundle, where its plan was found on another host and nobody measured it on this one; else "".
     """
 
     name: str
@@ -37,6 +38,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0
     gate_cores: int = 0
     fallback: str = ""
+    elsewhere: str = ""
 
     def runs_as(self, other: "Deployment") -> bool:
         """Tell whether an engine opened for one is what the other asks for."""

@@ -6,15 +6,17 @@ nothing outside is ever opened.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from whet.engine.unmeasured import carry_over, plain_plan, site_of
 from whet.errors import BundleError, ModelError, NotFound, Unsupported, UsageError
-from whet.host import Host
-from whet.models.artifact import MANIFEST, Artifact, load_artifact
+from whet.host import Host, differences
+from whet.models.artifact import MANIFEST, load_artifact
 from whet.models.bundle import Bundle, PlanRecord, is_bundle, read_bundle
-from whet.models.hosts import nearest as nearest_to
+from whet.models.hosts import contents, host_words, nearest, recall
 from whet.models.importers import Options, import_model, recognise
 from whet.plan import Plan
 from whet.serve.deployment import Deployment
@@ -23,24 +25,22 @@ from whet.tensors import read_shapes
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@ -]{0,254}")
 _VERSION = re.compile(r"[0-9]{1,18}")
-_RUNTIMES = {
-    "ir": ("openvino",),
-    "onnx": ("openvino", "onnxruntime"),
-    "torchscript": ("torch",),
-    "pt2": ("torch",),
-    "savedmodel": ("tensorflow",),
-    "fake": ("fake",),
-}
-"""Artifact format -> the runtimes that serve it when no plan says otherwise, the first choice first."""
 
 
-def resolve(settings: ServeSettings, host: Host, only: str | None = None) -> list[Deployment]:
+Known = Mapping[str, Sequence[PlanRecord]]
+"""What revalidating found here of bundles that cannot be written: contents of a bundle -> this host's records."""
+
+
+def resolve(
+    settings: ServeSettings, host: Host, only: str | None = None, known: Known | None = None
+) -> list[Deployment]:
     """Return everything the sources hold, one entry a model; models are imported where need be.
 
     Args:
         settings: names the sources.
         host: chooses among a bundle's plans.
         only: look at this model alone.
+        known: what was found out about bundles here, beside what they hold.
 
     Raises:
         UsageError: no source, a name that may not be one, or the same name and version twice.
@@ -63,36 +63,39 @@ def resolve(settings: ServeSettings, host: Host, only: str | None = None) -> lis
     wanted = {key: path for key, path in listed.items() if only is None or key[0] == only}
     if only is not None and not wanted:
         raise NotFound(f"model '{only[:200]}' is in none of the sources; the repository index lists what there is")
-    return [_deploy(settings, options, host, *key, path) for key, path in wanted.items()]
+    deploy = partial(_deploy, settings, options, host, known or {})
+    return [deploy(*key, path) for key, path in wanted.items()]
 
 
-def default_plan(artifact: Artifact, cores: int) -> tuple[Plan, str]:
-    """Return a plan that is safe everywhere for a model nobody tuned, and a second runtime to try, or "".
+def choose(bundle: Bundle, host: Host, known: Sequence[PlanRecord] = ()) -> tuple[Plan, str, bool]:
+    """Return the plan to serve a bundle with on ``host``, why in words, and whether it was ever measured there.
 
-    Full precision, one thread a stream.
+    The chosen plan of the host most like this one, the preferred one among equals. One of another host is carried over:
+    what does not fit here is changed.
 
     Args:
-        artifact: the model.
-        cores: of the budget; one stream each.
+        bundle: what is served.
+        host: where.
+        known: what revalidating found here and could not put into the bundle.
     """
-    from whet.engine import available_runtimes
-
-    installed = available_runtimes()
-    runtimes = [name for name in _RUNTIMES.get(artifact.format, ("openvino",)) if name in installed or name == "fake"]
-    runtime, fallback = (*runtimes, "", "")[:2]
-    return Plan(artifact.sha256, runtime=runtime or _RUNTIMES[artifact.format][0], streams=max(1, cores)), fallback
-
-
-def nearest(bundle: Bundle, host: Host) -> tuple[PlanRecord, str]:
-    """Return the plan found on the host most like this one, and why in words; the preferred one wins ties."""
-    best, away = nearest_to(bundle, host.fingerprint_fields)
+    record, away = nearest(bundle, host.fingerprint_fields)
+    if away != 0 and known:
+        record, away = known[0], 0.0
+    plan, count = record.plan, len(bundle.plans)
     if away is None:
-        said = "its host is not recorded"
-    elif away == 0:
-        said = "found on a host like this one"
-    else:
-        said = f"found on the nearest host, {away:.1f} away: measure again here with whet optimize"
-    return best, f"plan {best.plan.id} of {len(bundle.plans)}, {said}"
+        return plan, f"plan {plan.id} of {count}, its host is not recorded", True
+    if away == 0:
+        seen = record.measured.get("revalidated")
+        found = f"revalidated here: {seen['words']}" if isinstance(seen, dict) else "found on a host like this one"
+        return plan, f"plan {plan.id} of {count}, {found}", True
+    fits = carry_over(plan, record.host, site_of(host))
+    differs = "; ".join(differences(record.host, host.fingerprint_fields)) or "nothing that matters"
+    said = (
+        f"plan {plan.id} of {count}, carried over from the nearest host ({host_words(record.host)}, {away:.1f} away: "
+        f"{differs}); {'; '.join(fits.changes) or 'unchanged'}; measure again here with "
+        f"`whet optimize --revalidate {bundle.folder}`"
+    )
+    return fits.plan, said, False
 
 
 def _options(settings: ServeSettings, models: list[Path]) -> Options:
@@ -181,23 +184,34 @@ def _refuse(source: Path) -> NoReturn:
     raise Unsupported(f"{source} is no model and holds none; a repository has one folder a model")
 
 
-def _deploy(settings: ServeSettings, options: Options, host: Host, name: str, version: str, path: Path) -> Deployment:
+def _deploy(
+    settings: ServeSettings, options: Options, host: Host, known: Known, name: str, version: str, path: Path
+) -> Deployment:
     if is_bundle(path):
         bundle = read_bundle(path)
-        record, why = nearest(bundle, host)
-        fallback = ""
-        plan, artifact = record.plan, bundle.artifacts[record.plan.artifact]
+        found = known.get(contents(bundle)) or recall(cache_folder(settings.cache_dir), bundle, host.fingerprint)
+        plan, why, measured = choose(bundle, host, found)
+        fallback, elsewhere = "", "" if measured else str(path)
+        artifact = bundle.artifacts[plan.artifact]
     else:
         store = cache_folder(settings.cache_dir) / "imported"
         artifact = load_artifact(path) if (path / MANIFEST).is_file() else import_model(path, options, store)
-        (plan, fallback), why = default_plan(artifact, host.budget.physical), "no plan was found for it: safe defaults"
+        (plan, fallback), why = plain_plan(artifact, host.budget.physical), "no plan was found for it: safe defaults"
+        elsewhere = ""
     if artifact.sha256 != plan.artifact:
         raise BundleError(f"{path}: plan {plan.id} is for another artifact; optimize again")
     if settings.queue_bound is not None:
         plan = plan.with_(queue_bound=max(settings.queue_bound, plan.max_batch))
     folder = str(artifact.folder.resolve())
     return Deployment(
-        name=name, version=version, artifact=folder, sha256=artifact.sha256, plan=plan, why=why, fallback=fallback
+        name=name,
+        version=version,
+        artifact=folder,
+        sha256=artifact.sha256,
+        plan=plan,
+        why=why,
+        fallback=fallback,
+        elsewhere=elsewhere,
     )
 
 
