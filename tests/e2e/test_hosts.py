@@ -1,6 +1,10 @@
 """A bundle of another host is served: measured here first, or as it was carried over, and the log says which."""
 
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 from whet.host import read_host
 from whet.host.fingerprint import digest
@@ -8,14 +12,14 @@ from whet.models.bundle import PlanRecord, read_bundle
 from whet.models.hosts import Share, put
 
 
-def found_elsewhere(kit, out):
+def found_elsewhere(kit, out, **knobs):
     """Write the echo's bundle as a host of 64 cores would have left it."""
     plain = read_bundle(kit.make_bundle(out.parent / "plain"))
     host = {**read_host().fingerprint_fields, "model": "Xeon 8480+", "cores": 64, "physical": 64}
     evidence = out.parent / "evidence"
     evidence.mkdir()
     (evidence / "result.json").write_text(json.dumps({"host": {"fingerprint": digest(host)}}))
-    record = PlanRecord(plain.plans[0].plan.with_(streams=64), host, {"throughput_per_s": {"value": 9e4}})
+    record = PlanRecord(plain.plans[0].plan.with_(streams=64, **knobs), host, {"throughput_per_s": {"value": 9e4}})
     put(out, Share("echo", "m", digest(host), (record,), plain.artifacts, evidence=evidence))
     return digest(host)
 
@@ -40,3 +44,16 @@ def test_an_unknown_host_measures_before_it_serves_and_knows_the_bundle_from_the
         assert words in model["why"]
     assert f"{cores}x1 streams" in model["words"]
     assert here != there
+
+
+def test_a_server_that_is_told_to_stop_while_it_measures_stops(kit, tmp_path):
+    out = tmp_path / "b"
+    found_elsewhere(kit, out, options=(("base_us", "50000"),))
+    command = [sys.executable, "-m", "whet", "serve", str(out), "--http-port", "0", "--grpc-port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert any("measuring it on this one" in line for line in server.stderr)
+        children = kit.until(lambda: Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split())
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+        assert "Traceback" not in server.stderr.read()
+    kit.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
