@@ -37,6 +37,12 @@ def test_a_plan_keeps_its_share_of_the_cores(plan, there, site, streams, threads
     assert bool(found.changes) == (found.plan != plan)
 
 
+def test_a_limit_of_the_targets_holds_on_both_hosts():
+    assert carry_over(Plan("a", streams=8), BIG, TWO, most=8).plan.streams == 2
+    assert carry_over(Plan("a", streams=1), BIG, ARM, most=1).plan.streams == 1
+    assert carry_over(Plan("a", streams=1), {}, ARM, most=4).plan.streams == 1
+
+
 def test_what_is_absent_here_is_taken_out_and_said():
     openmp = OpenMP(64, intel=True, blocktime_ms=1, affinity="compact")
     plan = Plan("a", precision="bf16", workers=2, threads=64, allocator="tcmalloc", openmp=openmp,

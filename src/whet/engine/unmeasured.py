@@ -86,15 +86,18 @@ class Carried:
     changes: tuple[str, ...] = ()
 
 
-def carry_over(plan: Plan, there: Mapping[str, Any], here: Site) -> Carried:
+def carry_over(plan: Plan, there: Mapping[str, Any], here: Site, most: int | None = None) -> Carried:
     """Return ``plan`` as it fits another host: the same share of the cores, and nothing that is absent here.
 
     Args:
         plan: as it was found there.
         there: fields of the fingerprint of the host it was found on; empty where that is not known.
         here: where it is to run.
+        most: cores that its targets leave to it on either host, or None.
     """
     changes: list[str] = []
+    here = here if most is None else replace(here, cores=min(here.cores, most), physical=min(here.physical, most))
+    there = {name: min(there[name], most or there[name]) for name in ("cores", "physical") if there.get(name)}
     fitted = _resized(plan, there, here, changes)
     for absent, knobs, words in (
         (plan.workers > here.nodes, {"workers": here.nodes}, f"{here.nodes} of {plan.workers} workers, one a node"),
@@ -120,13 +123,15 @@ def carry_over(plan: Plan, there: Mapping[str, Any], here: Site) -> Carried:
 def _resized(plan: Plan, there: Mapping[str, Any], here: Site, changes: list[str]) -> Plan:
     """Give a plan the share of the cores that it had: a single stream stays one, several keep their width if it fits.
 
-    A plan within the physical cores there stays within those here; one that used SMT's siblings does so here too.
+    A plan within the physical cores there stays within those here; one that used SMT's siblings does so here too. What
+    share it had of a host that is not known cannot be told: it keeps its width as far as that fits.
     """
     used = plan.compute_threads
-    had, room = there.get("physical") or used, here.physical
+    had, room = there.get("physical", used), here.physical
     if used > had:
-        had, room = there.get("cores") or used, here.cores
-    wanted = min(room, max(1, round(used * room / max(had, used))))
+        had, room = there.get("cores", used), here.cores
+    share = room / max(had, used) if there else 1.0
+    wanted = min(room, max(1, round(used * share)))
     if wanted == used:
         return plan
     threads = wanted if plan.streams == 1 else min(plan.threads, wanted)

@@ -103,7 +103,7 @@ class Look:
 def ratio_of(look: Look, label: str) -> Interval | None:
     """Return how much better a candidate is than plain f32, by the bundle's targets; None with fewer than two pairs."""
     case, base = look.cases[label], look.cases[PLAIN]
-    targets, cores = look.bundle.targets, look.host.budget.cores
+    targets, cores = look.bundle.targets, look.lab.cores
     values = partial(worth, targets, cores, case), partial(worth, targets, cores, base)
     one, two = paired(look.lab.record(case), look.lab.record(base), values=values)
     if len(one) < 2 or not all(one) or not all(two):

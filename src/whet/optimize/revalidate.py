@@ -80,9 +80,11 @@ def _opened(request: RevalidateRequest, progress: Progress, end: float) -> Itera
         work = Path(folder)
         shapes = known.shapes if (known := recorded(origin.measured)) is not None else {}
         pool = seeded(net, shapes, work / "seeded")
-        bench = Bench(host.budget.cpus, work, memory_of(host), max(15.0, request.budget_s))
+        room = host.limited(cores=bundle.targets.max_cores).budget
+        bench = Bench(room.cpus, work, memory_of(host), max(15.0, request.budget_s))
         rng = random.Random(request.seed)  # noqa: S311  (the order of blocks is no secret)
-        lab = Lab(bench, pool.folder, dict(bundle.artifacts), host.budget.cores, rng)
+        lab = Lab(bench, pool.folder, dict(bundle.artifacts), room.cores, rng)
+        lab.narrow = bundle.targets.objective == "cores"
         try:
             yield Look(request, host, bundle, origin, away, net, lab, pool, work, end, progress)
         finally:
@@ -103,11 +105,11 @@ def _candidates(look: Look) -> None:
         PlanRefused: neither can run here.
     """
     look.tell("revalidate", f"from {host_words(look.origin.host)}")
-    site = site_of(look.host)
-    fits = carry_over(look.origin.plan, look.origin.host, site) if look.away != 0 else None
+    site, most = site_of(look.host), look.bundle.targets.max_cores
+    fits = carry_over(look.origin.plan, look.origin.host, site, most) if look.away != 0 else None
     carried = fits.plan if fits is not None else look.origin.plan
     look.changes = fits.changes if fits is not None else ()
-    base, fallback = plain_plan(look.net, site.physical)
+    base, fallback = plain_plan(look.net, min(site.physical, look.lab.cores))
     plans = {PLAIN: base, CARRIED: carried}
     if carried.compute_threads != look.origin.plan.compute_threads and carried.threads > 1:
         plans[WIDE] = carried.with_(streams=carried.compute_threads, threads=1, openmp=None)

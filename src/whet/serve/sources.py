@@ -88,7 +88,7 @@ def choose(bundle: Bundle, host: Host, known: Sequence[PlanRecord] = ()) -> tupl
         seen = record.measured.get("revalidated")
         found = f"revalidated here: {seen['words']}" if isinstance(seen, dict) else "found on a host like this one"
         return plan, f"plan {plan.id} of {count}, {found}", True
-    fits = carry_over(plan, record.host, site_of(host))
+    fits = carry_over(plan, record.host, site_of(host), bundle.targets.max_cores)
     differs = "; ".join(differences(record.host, host.fingerprint_fields)) or "nothing that matters"
     said = (
         f"plan {plan.id} of {count}, carried over from the nearest host ({host_words(record.host)}, {away:.1f} away: "
