@@ -15,9 +15,9 @@ from whet.optimize.stages import case_of, measured_round, score
 from whet.optimize.state import State
 from whet.stats import Interval, paired_ratio
 
-LEAST, MOST = 4, 8
-"""Rounds of the two plans next to each other."""
-SHARE, MOST_S = 0.06, 6.0
+LEAST, MOST = 6, 8
+"""Rounds of the two plans next to each other: from six pairs on one disturbed block no longer decides."""
+SHARE, MOST_S = 0.08, 8.0
 """Share of the budget, and seconds at most, that are kept for it."""
 
 
