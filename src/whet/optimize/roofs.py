@@ -57,9 +57,14 @@ def layer_rows(profile: Profile | None) -> list[dict[str, Any]]:
 def roofline(profile: Profile | None, reached: Sequence[Reached]) -> dict[str, Any] | None:
     """Return peaks, and for each plan operations and bytes a second and its share of the roof over it.
 
-    The roof of a plan is the lower of its precision's compute peak and of bandwidth times intensity (see
-    :mod:`whet.host.roofline`). Bytes are what its layers read and write, so that what caches keep counts too: the
-    memory roof is drawn lower than it is, never higher.
+    The roof of a plan is the lower of its precision's compute peak and of bandwidth times intensity; what is left is
+    the inverse of the share, at most::
+
+        share = flops x samples a second / min(compute peak, bandwidth x flops / bytes)
+
+    The precision is the one in which most of the plan's time is spent; peaks are the best slices of what was measured
+    as plans run (:mod:`whet.engine.peaks`, :mod:`whet.host.roofline`). Bytes are what its layers read and write, so
+    that what caches keep counts too: the memory roof is drawn lower than it is, never higher.
     """
     if profile is None or profile.bandwidth is None or not profile.peaks:
         return None
