@@ -68,7 +68,9 @@ def state(monkeypatch):
             record.numbers.append(number)
 
     monkeypatch.setattr(curves, "measured_round", measured_round)
+    refused = []
     return SimpleNamespace(
+        refused=refused, refuse=lambda what, _: refused.append(what),
         request=SimpleNamespace(
             seed=0, service="online", targets=SimpleNamespace(objective="throughput")
         ),
@@ -93,6 +95,11 @@ def test_a_spent_budget_measures_nothing_more_unless_it_was_one_that_shows_layer
     monkeypatch.setattr(Clock, "left_s", property(lambda _: 0.0))
     curves.measure(state)
     assert state.lab.rounds == []
+    assert state.refused == ["curves over cores and batch"]
     state.clock = Clock(60.0)
+    with monkeypatch.context() as late:
+        late.setattr(Clock, "spent_s", property(lambda _: 70.0))
+        curves.measure(state)
+    assert state.lab.rounds == []
     curves.measure(state)
     assert [len(together) for together in state.lab.rounds] == [1 + curves.LEAST] * curves.BLOCKS

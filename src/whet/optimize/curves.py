@@ -21,6 +21,8 @@ SHARE = 0.08
 """Share of the budget for all of it."""
 LEAST = 3
 """Plans that are measured even when the time was spent, where the budget is one that shows layers and peaks too."""
+LATE = 1.1
+"""A search that took longer than so many budgets, on a disturbed machine, ends without curves."""
 BUNDLE_S = 1.5
 """Kept for writing the bundle."""
 INTERPRETER_S = 0.4
@@ -37,10 +39,12 @@ def measure(state: State) -> None:
     starts = [one.ready.load_ms / 1e3 for one in state.lab.records.values() if one.ready is not None]
     start_s = INTERPRETER_S + (statistics.median(starts) if starts else 0.0)
     count = affordable(min(left, SHARE * budget), state.block_s + OVERHEAD_S, start_s)
-    count = max(count, LEAST if budget >= profile.FROM_BUDGET_S else 0)
+    due = budget >= profile.FROM_BUDGET_S and state.clock.spent_s < LATE * budget
+    count = max(count, LEAST if due else 0)
     batched = state.artifact.batched
     around = [case_of(state, plan) for plan in itertools.islice(neighbours(chosen.plan, batched=batched), count)]
     if not around:
+        state.refuse("curves over cores and batch", "the budget was spent: give a longer --budget to see them")
         return
     cases = list({case.key: case for case in (chosen, *around)}.values())
     state.lab.most = max(state.lab.most, len(cases))

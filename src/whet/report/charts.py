@@ -116,12 +116,18 @@ def curves(series: Mapping[str, Sequence[Sample]], x_label: str, end: str, title
 
 def _legend(board: Board, ends: Sequence[tuple[float, str, str]], x: float) -> None:
     """Write each series' name beside its last point, moved down where names would overlap."""
-    before = 0.0
-    for wanted, name, css in sorted(ends):
-        y = max(wanted, before + 19)
+    ordered = sorted(ends)
+    for y, (_, name, css) in zip(_apart([end[0] for end in ordered]), ordered, strict=True):
         board.add("circle", f"dot {css}", cx=x, cy=y, r=5)
         board.text(x + 11, y + 4, name if len(name) <= 30 else name[:29] + "\u2026", "name")
-        before = y
+
+
+def _apart(wanted: Sequence[float]) -> list[float]:
+    """Return heights for lines of text, ascending, moved down where they would overlap."""
+    heights: list[float] = []
+    for each in wanted:
+        heights.append(max(each, heights[-1] + 19) if heights else each)
+    return heights
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +155,14 @@ def roofline(ceilings: Sequence[Ceiling], bandwidth: float, dots: Sequence[Dot],
         "text", "limit-text", f"memory: {number(bandwidth)} GB/s", x=0, y=0, text_anchor="middle",
         transform=f"translate({x(at):.1f} {y(bandwidth * at) - 9:.1f}) rotate({angle:.1f})",
     )  # fmt: skip
-    for roof in ceilings:
+    named = sorted(ceilings, key=lambda roof: -roof.value)
+    for roof, height in zip(named, _apart([y(roof.value) for roof in named]), strict=True):
         board.path([(x(roof.value / bandwidth), y(roof.value)), (right, y(roof.value))], "roof")
-        board.text(right + 8, y(roof.value) + 4, f"{roof.name} {number(roof.value)}", "name")
+        board.text(right + 8, height + 4, f"{roof.name} {number(roof.value)}", "name")
     for dot in dots:
         board.add("circle", f"dot {dot.css}", cx=x(dot.x), cy=y(dot.y), r=7, tip=dot.tip)
-        board.text(x(dot.x) + 12, y(dot.y) + 14, dot.name, "callout")
+        left = x(dot.x) > (LEFT + right) / 2  # at the right the roofs have their names
+        board.text(x(dot.x) + (-12 if left else 12), y(dot.y) + 14, dot.name, "callout", "end" if left else "start")
     return str(board)
 
 

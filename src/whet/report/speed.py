@@ -218,9 +218,9 @@ def served(evidence: Evidence) -> Section:
 
 
 def finalists(evidence: Evidence) -> list[Trial]:
-    """Return the chosen plan's trial and the fastest others with a latency, at most six."""
+    """Return the chosen plan's trial and the fastest others that competed, with a latency; at most six."""
     chosen = evidence.chosen
-    with_latency = [trial for trial in evidence.measured if trial.latency_ms]
+    with_latency = [trial for trial in evidence.measured if trial.latency_ms and trial.stage != "curves"]
     rank = sorted(with_latency, key=lambda each: -(each.rate or Estimate(0)).value)
     if chosen and chosen.trial and chosen.trial.latency_ms:
         own = chosen.trial
