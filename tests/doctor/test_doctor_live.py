@@ -305,6 +305,11 @@ def test_what_cannot_be_examined_is_said_in_one_line(subject, code, words, capsy
     assert len(error.splitlines()) == 1
 
 
+def test_a_bundle_cannot_be_asked(bundle, capsys):
+    assert main(["doctor", str(bundle()), "--prove-live"]) == 2
+    assert "asks a running server" in capsys.readouterr().err
+
+
 def test_a_process_that_listens_nowhere_is_no_server(capsys):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:

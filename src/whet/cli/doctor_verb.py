@@ -24,8 +24,11 @@ def command(subject: str, interval: str, proving: bool, asking: bool, as_json: b
     from whet.doctor.observe import observe
     from whet.doctor.result import document, rows
     from whet.doctor.signs import diagnose, healthy
+    from whet.errors import UsageError
 
     seen = observe(subject, seconds(interval))
+    if asking and seen.kind != "server":
+        raise UsageError(f"--prove-live asks a running server and '{subject}' is none; use --prove, or name its server")
     found = diagnose(seen)
 
     def progress(words: str) -> None:

@@ -47,7 +47,13 @@ def baselines(evidence: Evidence) -> Section:
         blocks.append(Table("Baselines and the chosen plan", columns, tuple(rows), strong))
     handicaps = sorted({words for each in evidence.baselines for words in each.handicaps})
     if handicaps:
-        blocks.append(Text("The input file handicaps its baselines:", tuple(handicaps), "muted"))
+        blocks.append(
+            Text(
+                "What the import noted of the input file, some of which may handicap its baselines:",
+                tuple(handicaps),
+                "muted",
+            )
+        )
     lead = "What the model does with the defaults of each framework, and what it does now."
     return Section("baselines", "Baseline against chosen", lead, tuple(blocks) or missing())
 
