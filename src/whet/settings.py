@@ -76,7 +76,7 @@ class ServeSettings(Settings, frozen=True, kw_only=True):
         Natural, about("Worker processes; 0 takes the plan's number, or one per NUMA node in the budget.")
     ] = 0
     revalidate: Annotated[
-        bool, about("Measure the plan of a bundle that was found on another host, for up to 25 s, before serving it.")
+        bool, about("Measure the plan of a bundle that was found on another host before serving it; about 10 to 25 s.")
     ] = True
     front_cores: Annotated[
         int | None, about("Cores left to the event loops; by default 0 on fewer than 8 cores, else 1.")
