@@ -9,14 +9,16 @@ from functools import partial
 
 from whet.engine.unmeasured import plain_plan
 from whet.errors import OutputError, WhetError
+from whet.optimize import profile
 from whet.optimize.answers import Answers, compare_answers, seeded
 from whet.optimize.lab import Case, paired
 from whet.optimize.stages import case_of, measured_round, score
 from whet.optimize.state import State
 from whet.stats import Interval, paired_ratio
 
-LEAST, MOST = 6, 8
-"""Rounds of the two plans next to each other: from six pairs on one disturbed block no longer decides."""
+LEAST, MOST, QUICK = 6, 8, 3
+"""Rounds of the two plans next to each other: from six pairs on one disturbed block no longer decides. A search too
+short to look into its plan takes fewer, if its time is spent."""
 SHARE, MOST_S = 0.08, 8.0
 """Share of the budget, and seconds at most, that are kept for it."""
 
@@ -57,8 +59,8 @@ def refer(state: State, until_s: float) -> Reference | None:
     case, since = case_of(state, plan), state.lab.next_block
     if plan == chosen.plan:
         return Reference(case, since, None, None)
-    rounds = 0
-    while rounds < MOST and (rounds < LEAST or state.clock.left_s > until_s):
+    rounds, least = 0, LEAST if state.clock.budget_s >= profile.FROM_BUDGET_S else QUICK
+    while rounds < MOST and (rounds < least or state.clock.left_s > until_s):
         state.say("reference", f"beside the plain f32 plan, block {rounds + 1}")
         measured_round(state, [chosen, case], 1)
         rounds += 1
