@@ -2,7 +2,8 @@
 
 One server holds ResNet-50 int8 twice, `a` and `b`, each under a plan for the whole machine; another holds it once.
 Blocks alternate in random order: both of the pair busy; only `a` of the pair; the one alone. While both are busy,
-every thread's state and CPU are sampled from /proc every 10 ms: two computing threads on one CPU at once overlap.
+every thread's state and CPU are sampled from /proc every 10 ms: two computing threads on one CPU at once overlap. The
+same is counted of the one alone: two streams of one model meet on a CPU just so, whatever the sharing.
 
     .venv/bin/python benchmarks/cohost.py [--quick] [--json FILE]
 """
@@ -79,6 +80,7 @@ def main() -> None:
             samples = pictures(16)
             ask = {each: picture_requests(samples, each) for each in "ab"}
             seen: list[tuple[float, float]] = []
+            control: list[tuple[float, float]] = []
 
             def both() -> float:
                 with Watch(pair.announced["workers"][0]) as watch:
@@ -89,16 +91,22 @@ def main() -> None:
                 parts.append(mine.per_s / (mine.per_s + theirs.per_s))
                 return mine.per_s + theirs.per_s
 
+            def lone() -> float:
+                with Watch(alone.announced["workers"][0]) as watch:
+                    done = drive(alone.http, ask["a"], "closed", CALLERS, seconds)
+                control.append(watch.shares())
+                return done.per_s
+
             parts: list[float] = []
             sides = {
                 "both": both,
                 "beside": lambda: drive(pair.http, ask["a"], "closed", CALLERS, seconds).per_s,
-                "alone": lambda: drive(alone.http, ask["a"], "closed", CALLERS, seconds).per_s,
+                "alone": lone,
             }
             for side in sides.values():
                 side()
-            seen.clear()
-            parts.clear()
+            for warmed in (seen, control, parts):
+                warmed.clear()
             rng, taken = random.Random(0), []
             for _ in range(blocks):
                 order = rng.sample(list(sides), 3)
@@ -112,6 +120,7 @@ def main() -> None:
             computing, overlap = np.mean(seen, axis=0)
             bench.add(Row(case, "threads that compute at once", float(computing), None, None, "threads"))
             bench.add(Row(case, "two of them on one CPU", float(overlap), None, None, "share", 0.05, higher=False))
+            bench.add(Row(case, "the same of one model alone", float(np.mean(control, axis=0)[1]), None, None, "share"))
     bench.close()
 
 
