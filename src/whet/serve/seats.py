@@ -85,7 +85,7 @@ class Seats:
         own: dict[int, float] = {}
         for index, pid in self._pids.items():
             used = read_counters(pid).cpu_s or 0.0
-            more, self._used[index] = used - self._used[index], used
+            more, self._used[index] = max(used - self._used[index], 0.0), used  # less: it has ended
             for cpu in self._kept[index]:
                 own[cpu] = own.get(cpu, 0.0) + more / len(self._kept[index])
         return own
