@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from whet.errors import TensorError
+from whet.engine.ov_graph import fuse
 from whet.models.around import apply_images, apply_post, images_to_net, nms, service_outputs, split_post, top_k
 from whet.models.artifact import Artifact, ImageInput, OutputStep
 from whet.models.fuse import fuse_onnx
@@ -102,12 +103,32 @@ def test_images_reach_the_net_as_the_rule_says_in_numpy_and_inside_the_graph(ima
     np.testing.assert_allclose(session.run(None, {"x": pixels})[0], numpy_way, rtol=1e-6, atol=1e-5)
 
 
-def test_integer_nets_take_pixels_as_they_are_and_no_arithmetic():
+def test_integer_nets_take_pixels_as_they_are():
     image = ImageInput("x", 2, 2, layout="NHWC")
     pixels = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
     assert np.array_equal(images_to_net(pixels, image, np.dtype(np.uint8)), pixels)
-    with pytest.raises(TensorError, match="mean and scale"):
-        images_to_net(pixels, replace(image, mean=(1.0, 1.0, 1.0)), np.dtype(np.uint8))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_quantised_nets_take_rounded_levels_within_their_range_in_numpy_and_inside_both_graphs(layout):
+    # 0.45 a level: pixels of both ends lie outside int8, and many in between lie on no level.
+    image = ImageInput("x", 16, 16, layout=layout, mean=(127.5, 120.0, 130.0), scale=(0.45, 0.5, 1.0))
+    pixels = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
+    levels = images_to_net(pixels, image, np.dtype(np.int8))
+    real = by_hand(pixels, image)
+    assert levels.dtype == np.int8
+    assert (levels.min(), levels.max()) == (-128, 127)
+    assert np.abs(levels - np.clip(real, -128, 127)).max() <= 0.5 + 1e-4
+
+    net = identity_net(image)
+    for value in (*net.graph.input, *net.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.INT8
+    around = artifact(images=(image,))
+    session = onnxruntime.InferenceSession(fuse_onnx(net, around).SerializeToString())
+    assert np.array_equal(session.run(None, {"x": pixels})[0], levels)
+    graph = openvino.Core().read_model(net.SerializeToString())
+    fuse(openvino, graph, around)
+    assert np.array_equal(openvino.Core().compile_model(graph, "CPU")(pixels)[0], levels)
 
 
 def test_only_image_inputs_are_touched():

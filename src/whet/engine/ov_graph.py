@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from whet.errors import Unsupported
-from whet.models.around import channel_order, luma_weights, per_channel, split_post
+from whet.models.around import channel_order, level_range, luma_weights, per_channel, split_post
 from whet.models.artifact import Artifact, ImageInput, OutputStep
 from whet.quiet import silence_telemetry
 from whet.tensors import TensorSpec
@@ -75,6 +75,8 @@ def _fuse_image(ov: Any, model: Any, image: ImageInput) -> None:
         value = ops.divide(value, per_channel(image.scale, image.layout))
     if value.get_element_type() == ov.Type.f32 and not kind.is_real():
         value = ops.round(value, "half_to_even")
+        ends = level_range(kind.to_dtype()) if image.mean or image.scale else None
+        value = value if ends is None else ops.clamp(value, *ends)
     value = _convert(ops, value, kind)
     for reader in old.output(0).get_target_inputs():
         reader.replace_source_output(value.output(0))

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from whet.errors import TensorError
 from whet.models.artifact import Artifact, ImageInput, OutputStep
 from whet.tensors import DYNAMIC, Array, Tensors, TensorSpec
 
@@ -35,26 +34,31 @@ def images_to_net(pixels: Array, image: ImageInput, dtype: np.dtype[np.generic] 
     Args:
         pixels: ``uint8 [N, height, width, channels]`` in ``image.source_channels`` order.
         image: what the net expects.
-        dtype: of the result, float32 by default; an integer type takes no mean or scale.
-
-    Raises:
-        TensorError: mean or scale with an integer result, which would lose the fraction.
+        dtype: of the result, float32 by default; an integer type holds levels: values are rounded (half to even) and
+            kept within its range.
     """
     dtype = np.dtype(np.float32) if dtype is None else dtype
-    arithmetic = bool(image.mean or image.scale)
-    if arithmetic and dtype.kind in "iu":
-        raise TensorError(f"input '{image.input}' takes {dtype}; mean and scale need a float input. Drop them")
     chosen = _channels(pixels, image)
     if image.layout == "NCHW":
         chosen = chosen.transpose(0, 3, 1, 2)
-    if not arithmetic:
+    if not (image.mean or image.scale):
         return np.ascontiguousarray(np.rint(chosen) if dtype.kind in "iu" else chosen, dtype=dtype)
     net = np.ascontiguousarray(chosen, dtype=np.float32)
     if image.mean:
         net -= per_channel(image.mean, image.layout)
     if image.scale:
         net /= per_channel(image.scale, image.layout)
+    if (ends := level_range(dtype)) is not None:
+        net = np.clip(np.rint(net), *ends)
     return net.astype(dtype, copy=False)
+
+
+def level_range(dtype: np.dtype[np.generic]) -> tuple[float, float] | None:
+    """Return the least and greatest level of an integer type, or None of a float type."""
+    if dtype.kind not in "iu":
+        return None
+    found = np.iinfo(dtype.name)
+    return float(found.min), float(found.max)
 
 
 def per_channel(values: Sequence[float], layout: str) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from whet.errors import Unsupported
-from whet.models.around import channel_order, luma_weights, per_channel, split_post
+from whet.models.around import channel_order, level_range, luma_weights, per_channel, split_post
 from whet.models.artifact import Artifact, ImageInput, OutputStep
 from whet.tensors import Array
 
@@ -56,6 +56,9 @@ def fuse_image(model: Any, image: ImageInput) -> None:
             steps.add(operator, per_channel(values, image.layout))
     if steps.kind == TensorProto.FLOAT and kind not in {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}:
         steps.add("Round")
+        ends = level_range(helper.tensor_dtype_to_np_dtype(kind)) if image.mean or image.scale else None
+        for operator, end in zip(("Max", "Min"), ends or (), strict=False):
+            steps.add(operator, np.asarray(end, np.float32))
     steps.cast(kind)
     steps.deliver()
     shape = [rows, image.height, image.width, depth]

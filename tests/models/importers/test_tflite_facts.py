@@ -4,12 +4,17 @@ import shutil
 import struct
 
 import numpy as np
+import openvino
 import pytest
 from flatbuffers_made import metadata, model, tensor, tensor_metadata, with_archive
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whet.errors import ModelError
+from whet.models.around import apply_images
 from whet.models.importers import Options, import_model
-from whet.models.importers.tflite_facts import parse_facts, read_facts
+from whet.models.importers.tflite import to_levels
+from whet.models.importers.tflite_facts import TensorFacts, parse_facts, read_facts
 from whet.models.inspect import describe, inspect_model
 
 
@@ -100,6 +105,54 @@ def test_a_float_net_s_normalization_becomes_preprocessing(shared_data, tmp_path
     assert artifact.service_inputs[0].datatype == "UINT8"
     words = dict(describe(inspect_model(artifact)))["takes"]
     assert "minus [127.5, 127.5, 127.5], divided by [64.0, 64.0, 64.0]" in words
+
+
+@given(
+    st.tuples(*[st.floats(0, 255)] * 3), st.tuples(*[st.floats(1, 255)] * 3), st.floats(1e-3, 1), st.integers(-128, 127)
+)
+def test_one_mean_and_scale_take_pixels_to_levels(mean, std, scale, zero_point):
+    said = TensorFacts("x", "i8", scale, zero_point, mean=mean, std=std)
+    shift, step = to_levels(mean, std, said)
+    for pixel in (0, 1, 128, 255):
+        for m, s, shifted, width in zip(mean, std, shift, step, strict=True):
+            level = (pixel - m) / s / scale + zero_point
+            assert (pixel - shifted) / width == pytest.approx(level, rel=1e-6, abs=1e-3)
+
+
+@pytest.mark.extra("tensorflow")
+@pytest.mark.filterwarnings("ignore")
+def test_an_int8_net_of_pictures_answers_as_tensorflow_lite_does_of_quantised_ones(tmp_path):
+    import tensorflow as tf
+
+    path = tmp_path / "int8.tflite"
+    weights = np.random.default_rng(0).standard_normal((3, 3, 3, 4)).astype(np.float32)
+    net = tf.function(lambda x: tf.nn.relu(tf.nn.conv2d(x, weights, 1, "VALID")))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [net.get_concrete_function(tf.TensorSpec((1, 8, 8, 3), tf.float32))]
+    )
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (20, 8, 8, 3), np.uint8)
+    converter.representative_dataset = lambda: ([((one[None] - 127.5) / 127.5).astype(np.float32)] for one in pixels)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    path.write_bytes(converter.convert())
+    add_metadata(path, metadata([tensor_metadata((127.5,), (127.5,))], [tensor_metadata(image=False)]))
+
+    artifact = import_model(path, Options(), tmp_path / "store")
+    assert (artifact.inputs[0].datatype, artifact.service_inputs[0].datatype) == ("INT8", "UINT8")
+    interpreter = tf.lite.Interpreter(str(path))
+    interpreter.allocate_tensors()
+    (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scale, zero_point = entry["quantization"]
+    levels = np.clip(np.rint((pixels[:1] - 127.5) / 127.5 / scale + zero_point), -128, 127).astype(np.int8)
+    fed = apply_images(artifact, {artifact.inputs[0].name: pixels[:1]})[artifact.inputs[0].name]
+    assert np.abs(fed.astype(int) - levels).max() <= 1  # ties round to even here, away from zero there
+    interpreter.set_tensor(entry["index"], fed)
+    interpreter.invoke()
+    wanted = interpreter.get_tensor(exit_["index"]).astype(int)
+    found = openvino.Core().compile_model(str(artifact.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(fed)[0]
+    assert np.abs(found.astype(int) - wanted).max() <= 1
 
 
 def add_metadata(path, said):

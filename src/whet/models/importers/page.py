@@ -33,10 +33,20 @@ What every import does after converting:
   {HEALTHY_OPSET}, is cleaned where the outputs prove equal; the untouched file is kept beside as `original.onnx`.
 - **A net without inputs is refused**: it computes a constant, mostly because a converter folded its input away.
 - **OpenVINO IR** is read from version {OLDEST} on; older versions are refused by number.
+- **TorchScript** says neither shapes nor types of inputs. Shapes come from `--input-shape`; an input that is only used
+  as ids (an embedding's) is taken as INT64, every other as FP32, and the import says so.
+- **A `.pdiparams` belongs to its `.pdmodel` by name only.** It holds tensors one after another, without names or a hash
+  of the program, so the weights of another model with the same shapes in the same order are taken without a word, and
+  nothing in the two files could tell. What tells is the comparison with Paddle (below) on answers you know, and the
+  accuracy on your data. Other shapes, or too few bytes, are refused; more bytes than the program takes only Paddle
+  itself refuses.
 - **A TensorFlow signature** is chosen by `--signature`. Where it takes serialized `tf.Example`, its dense features
   become the inputs. Signatures that change state are refused, naming the operator.
 - **What a format says around its net is carried over**: Caffe's `transform_param`, TensorFlow Lite's metadata (the
   normalization of pictures, labels) and quantization, Keras' preprocessing layers. `whet inspect` shows it.
+- **A quantised net takes pictures too**: a `uint8` input as they are, an `int8` one where its metadata says the
+  normalization: pixels are normalized, quantised, rounded and kept within -128 to 127, in the graph or in numpy alike.
+  An `int8` input without metadata takes levels; say `mean` and `scale` in `preprocess.toml` to send it pictures.
 - **What surrounds the net** may also be said in `preprocess.toml` beside the model (or `<model>.preprocess.toml`): how
   pictures become inputs, what the outputs mean. Unknown keys are errors that name the path.
 """

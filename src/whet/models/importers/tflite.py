@@ -23,8 +23,8 @@ def convert(path: Path, options: Options, workdir: Path) -> Converted:
     """Convert to IR. Quantised inputs and outputs keep their integer type, as in TensorFlow Lite.
 
     A ``uint8`` input of image shape takes pictures as they are: it becomes image preprocessing without arithmetic. A
-    float input whose metadata gives a normalization becomes image preprocessing with that mean and scale. Labels that
-    the file carries become class names.
+    float input whose metadata gives a normalization becomes image preprocessing with that mean and scale, an ``int8``
+    one with what takes pixels to its levels. Labels that the file carries become class names.
 
     Raises:
         Unsupported: operators OpenVINO has no rule for, named.
@@ -66,10 +66,23 @@ def _image(port: Any, said: TensorFacts) -> ImageInput | None:
     channels = _CHANNELS[shape[3]]
     if kind == "u8":
         return ImageInput(port.any_name, shape[1], shape[2], channels, channels, layout="NHWC")
-    if kind != "f32" or len(said.mean) not in {1, shape[3]}:
+    if kind not in {"f32", "i8"} or len(said.mean) not in {1, shape[3]} or (kind == "i8" and not said.scale):
         return None
     mean, std = (values * shape[3] if len(values) == 1 else values for values in (said.mean, said.std))
+    if kind == "i8":
+        mean, std = to_levels(mean, std, said)
     return ImageInput(port.any_name, shape[1], shape[2], channels, channels, mean=mean, scale=std, layout="NHWC")
+
+
+def to_levels(
+    mean: tuple[float, ...], std: tuple[float, ...], said: TensorFacts
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and scale that take pixels to an input's levels, from those that take them to its real values.
+
+    ``(pixel - mean) / std / scale + zero_point`` is ``(pixel - (mean - zero_point * std * scale)) / (std * scale)``.
+    """
+    steps = tuple(one * said.scale for one in std)
+    return tuple(m - said.zero_point * step for m, step in zip(mean, steps, strict=True)), steps
 
 
 def _level_words(name: str, said: TensorFacts) -> str:
@@ -90,8 +103,8 @@ def _normal_words(name: str, port: Any, said: TensorFacts) -> str:
     kind = port.element_type.to_string()
     if kind == "u8":
         return f"input '{name}' takes pictures as they are; its quantization stands for the normalization {normal}"
-    if kind == "i8":
-        return f"input '{name}' takes levels of the normalization {normal}: quantise pictures so"
+    if kind == "i8" and _image(port, said):
+        return f"input '{name}' takes pictures: they are normalized by {normal} and quantised in front of the net"
     return (
         "" if _image(port, said) else f"input '{name}' wants the normalization {normal}, which does not fit its shape"
     )
