@@ -115,6 +115,26 @@ def test_where_batching_pays_the_largest_batches_come_first():
     assert found == {"compute": [8], "memory": [16, 8, 4]}
 
 
+def bf16_first(base_shape: tuple[int, int], batch: int, *, holds: bool = True) -> set[tuple[int, int, int]]:
+    """Shapes and batches in which the net itself is tried in bf16 at once, after f32 was best at ``base_shape``."""
+    state = state_of()
+    like = ("openvino", "f32", *base_shape, batch)
+    shape = lambda p: (p.runtime, p.precision, p.streams, p.threads, p.max_batch)  # noqa: E731
+    state.levels = {"application": capacity(next(p for p in HERE.at("application") if shape(p) == like))}
+    state.variants = list(HERE.variants.values())
+    plans = [plan for plan in HERE.plans if holds or (plan.artifact, plan.precision) != (F32.artifact, "bf16")]
+    by_id = {plan.id: plan for plan in plans}
+    seeds = [by_id[key] for key in stages._seeds(state, "algorithm", plans)]
+    own = [plan for plan in seeds if (plan.artifact, plan.precision) == (F32.artifact, "bf16")]
+    return {(plan.streams, plan.threads, plan.max_batch) for plan in own}
+
+
+def test_what_openvinos_hints_amount_to_is_tried_whatever_f32_liked_best():
+    assert bf16_first((1, 2), 16) == {(1, 2, 16), (2, 1, 8), (1, 2, 8)}
+    assert bf16_first((1, 1), 1) == {(1, 1, 1), (2, 1, 1), (1, 2, 1)}
+    assert bf16_first((2, 1), 8, holds=False) == set()
+
+
 def test_seeds_are_plain_plans():
     seeds = set(stages._seeds(state_of(), "system", HERE.at("system")))
     plain = {plan.id for plan in HERE.plans if not plan.options and plan.allocator == "default"}

@@ -37,6 +37,8 @@ STEPS: tuple[tuple[str, Level], ...] = (
 )
 """Steps of the waterfall after what is run today: its own runtime with its threads set, the best runtime, batches,
 preprocessing, precision, and the variants that were given."""
+HINTED_BATCH = 8
+"""Batch at which the hints are tried where batching pays: that of the baselines."""
 MUST: dict[str, int] = {"system": 3, "application": 1, "algorithm": 4}
 """Seeds of a level that are measured even when the budget is short."""
 
@@ -265,7 +267,20 @@ def _seeds(state: State, name: Level, plans: Sequence[Plan]) -> Iterable[str]:
         by_batch = {plan.max_batch: plan for plan in plain if not plan.dynamic_batch}
         larger = [by_batch[batch] for batch in classify.order(state).batches if batch in by_batch]
         return [base.with_(batch_sizes=one.batch_sizes, queue_bound=one.queue_bound).id for one in larger]
-    return [plan.id for plan in _compressed(state, plain, base)]
+    return [plan.id for plan in (*_compressed(state, plain, base), *_hinted(state, plain, base))]
+
+
+def _hinted(state: State, plain: Sequence[Plan], base: Plan) -> list[Plan]:
+    """Return what OpenVINO's own hints amount to where the net holds in bf16, the precision they choose.
+
+    The levels before were searched in f32, whose best shape need not be bf16's: no search may end below the defaults.
+    """
+    cores, batch = state.host.budget.cores, HINTED_BATCH if base.max_batch > 1 else 1
+    net = {artifact for artifact, variant in state.space.variants.items() if variant.parent}
+    shapes = {(cores, 1), (1, cores)}
+    ours = [one for one in plain if one.artifact in net and (one.runtime, one.precision) == ("openvino", "bf16")]
+    found = [one for one in ours if (one.streams, one.threads) in shapes and one.max_batch == batch]
+    return sorted((one for one in found if not one.dynamic_batch), key=lambda plan: -plan.streams)
 
 
 def _compressed(state: State, plain: Sequence[Plan], base: Plan) -> list[Plan]:
