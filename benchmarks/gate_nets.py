@@ -129,7 +129,18 @@ def transformer() -> Any:
     return Net()
 
 
-def trained(name: str, make: Callable[[], Any], epochs: int, rate: float = 1e-3) -> Any:
+def tiny() -> Any:
+    """Return three dense layers on 8 x 8 pixels, 6,464 multiply-adds: a call costs more than what it computes."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10),
+    )  # fmt: skip
+
+
+def trained(name: str, make: Callable[[], Any], epochs: int, rate: float = 1e-3, side: int = 28) -> Any:
     """Return a net trained on the first digits; its weights are kept in ``.cache/gate``."""
     import torch
 
@@ -137,7 +148,7 @@ def trained(name: str, make: Callable[[], Any], epochs: int, rate: float = 1e-3)
     if kept.exists():
         net.load_state_dict(torch.load(kept, weights_only=True))
         return net.eval()
-    images, labels = digits(28)
+    images, labels = digits(side)
     x, y = torch.from_numpy(images[:TRAINED]), torch.from_numpy(labels[:TRAINED])
     steps = epochs * ((TRAINED + 31) // 32)
     optimiser = torch.optim.AdamW(net.parameters(), rate)
@@ -266,6 +277,11 @@ def gru_digits() -> tuple[Path, Path]:
     return write("GRU", trained("GRU", lambda: recurrent("GRU"), 12, 2e-3), *digits(28))
 
 
+def tiny_digits() -> tuple[Path, Path]:
+    """A net with next to nothing to compute."""
+    return write("tiny", trained("tiny", tiny, 40, 3e-3, side=8), *digits(8))
+
+
 def transformer_digits() -> tuple[Path, Path]:
     """A transformer."""
     return write("transformer", trained("transformer", transformer, 12), *digits(28))
@@ -324,6 +340,7 @@ NETS = (
     Net("digits, outliers", "every layer is delicate, to int8", ridden_digits, 0.01, ("bf16",)),
     Net("digits, offset", "every layer is delicate, to bf16 too", lifted_digits, 0.01, ("refused",)),
     Net("digits, GRU", "recurrent, and no int8 kernels for it", gru_digits, 0.02, ("bf16", "refused")),
+    Net("digits, tiny", "too little arithmetic in a call", tiny_digits, 0.02, ("refused",)),
     Net("UltraFace, ONNX Runtime", "depthwise, unlabelled", ultraface, 0.05, ("refused",), ("onnxruntime",)),
     Net("digits, LSTM", "recurrent: the dynamic route", lstm_digits, 0.02, ("int8-ort-dyn",)),
     Net("digits, transformer", "SmoothQuant", transformer_digits, 0.02, INT8),
