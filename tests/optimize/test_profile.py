@@ -16,7 +16,7 @@ from whet.models.importers import Options, import_model
 from whet.optimize.data import synthetic
 from whet.optimize.lab import Case, Lab
 from whet.optimize.pool import materialise
-from whet.optimize.profile import look
+from whet.optimize.profile import answered
 from whet.optimize.profile_words import Order, Profile, Subject
 from whet.optimize.roofs import Reached, layer_rows, main_precision, roofline
 from whet.optimize.trial import Bench
@@ -109,7 +109,7 @@ def test_layers_and_roofs_of_a_real_net_agree_with_how_fast_it_serves(tmp_path):
         # Whole batches of two, one at a time: what a run of the layers at their largest batch takes, and more.
         cases = [Case(plan, callers=1, rows=2) for plan in plans]
         blocks = [record.kept[-1] for record in lab.round(cases, 1, 0.2).values()]
-    found = look(Order(*(Subject(str(artifact.folder), plan, 5) for plan in plans), 1), cpus)
+    found = answered(Order(*(Subject(str(artifact.folder), plan, 5) for plan in plans), 1), cpus)
     assert found.unseen == []
     reached = []
     for plan, layers, block in zip(plans, (found.layers, found.parent), blocks, strict=True):

@@ -1,4 +1,4 @@
-"""Looks into a compiled net its executed layers, from a process of its own under the plan's environment."""
+"""Looks into compiled nets, from a process of its own on the plan's cores and under its environment."""
 
 from pathlib import Path
 
@@ -36,11 +36,20 @@ def look(artifact: Artifact, plan: Plan, *, cpus: tuple[int, ...], seconds: floa
     """
     question = msgspec.json.encode(Question(str(artifact.folder), plan))
     try:
-        with inherited(cpus):
-            answer = isolated.call(f"{__name__}:ask", question, Limits(seconds=seconds), environment(plan))
+        answer = in_child(f"{__name__}:ask", question, plan, cpus=cpus, seconds=seconds)
     except WhetError:
         return ()
     return msgspec.json.decode(answer, type=tuple[Layer, ...])
+
+
+def in_child(target: str, question: bytes, plan: Plan, *, cpus: tuple[int, ...], seconds: float) -> bytes:
+    """Return ``target(question)``, computed in a fresh process on ``cpus`` under the environment of ``plan``.
+
+    Raises:
+        WhetError: it crashed, took longer than ``seconds``, or could not be started; says how.
+    """
+    with inherited(cpus):
+        return isolated.call(target, question, Limits(seconds=seconds), environment(plan))
 
 
 def ask(question: bytes) -> bytes:

@@ -4,16 +4,13 @@ from pathlib import Path
 
 import msgspec
 
-from whet.engine.environment import environment
 from whet.engine.layers import Layer, profile_layers
 from whet.engine.peaks import compute_peaks
 from whet.errors import WhetError
 from whet.host import memory_read, read_host
-from whet.host.apply import inherited
 from whet.models.artifact import load_artifact
-from whet.models.importers import isolated
-from whet.models.importers.isolated import Limits
 from whet.models.inspect import inspect_model
+from whet.optimize.look import in_child
 from whet.optimize.pool import open_pool
 from whet.optimize.profile_words import Order, Profile, Subject
 from whet.optimize.state import State
@@ -45,7 +42,7 @@ def profile(state: State) -> None:
         return
     state.say("profile", "layers and peaks")
     try:
-        state.profile = look(_order(state, case.plan), state.lab.bench.cpus)
+        state.profile = answered(_order(state, case.plan), state.lab.bench.cpus)
     except WhetError as error:
         state.refuse("layers and roofline", str(error))
         return
@@ -59,15 +56,14 @@ def reserve_s(budget_s: float) -> float:
     return LEAST_S if budget_s >= FROM_BUDGET_S else 0.0
 
 
-def look(order: Order, cpus: tuple[int, ...]) -> Profile:
-    """Answer ``order`` in a process of its own, under the plan's environment, on ``cpus``.
+def answered(order: Order, cpus: tuple[int, ...]) -> Profile:
+    """Return the answer to ``order``, found in a process of its own under the plan's environment, on ``cpus``.
 
     Raises:
         WhetError: it crashed, hung, or could not be started; says how.
     """
     asked = msgspec.json.encode(order, enc_hook=str)
-    with inherited(cpus):
-        found = isolated.call(f"{__name__}:ask", asked, Limits(seconds=MOST_S), environment(order.chosen.plan))
+    found = in_child(f"{__name__}:ask", asked, order.chosen.plan, cpus=cpus, seconds=MOST_S)
     return msgspec.json.decode(found, type=Profile)
 
 
