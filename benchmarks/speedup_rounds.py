@@ -4,6 +4,7 @@ import json
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from whet.optimize.trial import Bench, Trial
 from whet.optimize.trial_words import Block
 
 SAMPLES = 64
+LEAST_ROUNDS, MOST_ROUNDS = 5, 24
 HINTS = ("OpenVINO LATENCY", "OpenVINO THROUGHPUT")
 
 
@@ -113,11 +115,12 @@ def measure(net: Net, work: Work, given: Path, onnx: Path | None, bundle: Path, 
         fastest = players["Whet"].throughput(probe)
         # Short blocks and many rounds: what else the host does changes within seconds, and should meet both of a pair.
         seconds = min(2.0, max(probe, 20 / fastest))
-        rounds = min(24, max(5, round(whole_s / (len(players) * (seconds + 0.1)))))
-        draw = random.Random(0)
+        draw, until = random.Random(0), time.monotonic() + whole_s
         blocks: dict[str, list[float]] = {name: [] for name in players}
         latencies: dict[str, list[float]] = {name: [] for name in players}
-        for number in range(rounds):
+        for number in range(MOST_ROUNDS):
+            if number >= LEAST_ROUNDS and time.monotonic() > until:
+                break  # a block of the slowest lasts as long as a call of it, whatever was asked
             for name in draw.sample(list(players), len(players)):
                 blocks[name].append(players[name].throughput(seconds))
             if number % 3 == 0:
