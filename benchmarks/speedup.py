@@ -2,7 +2,7 @@
 
 Every net runs under: its own framework with default settings (PyTorch eager and through torch.compile; TensorFlow with
 and without oneDNN), ONNX Runtime, OpenVINO in f32, OpenVINO's two performance hints as they are (bf16 where the host
-has it), and the plan that ``whet optimize --budget 120s`` chose, never picked by hand. Each library has a resident
+has it), and the plan that ``whet optimize`` chose, never picked by hand. Each library has a resident
 process, stopped between its blocks; a round holds one block of each, in random order, and ratios are taken within
 rounds.
 
@@ -38,7 +38,7 @@ def tune(net: Net, work: Work, given: Path, data: Path | None) -> Path:
     bundle = work.of(net) / "bundle"
     if is_bundle(bundle):
         return bundle
-    words = [sys.executable, "-m", "whet", "optimize", str(given), "-o", str(bundle), "--budget", work.budget]
+    words = [sys.executable, "-m", "whet", "optimize", str(given), "-o", str(bundle), "--budget", work.budget_of(net)]
     if data is None:
         words += ["--synthetic", str(SAMPLES), "--allow-synthetic-calibration", "--metric", "snr", "--max-drop", "0.99"]
     else:
@@ -50,8 +50,8 @@ def tune(net: Net, work: Work, given: Path, data: Path | None) -> Path:
     return bundle
 
 
-def run(net: Net, work: Work) -> dict[str, Any]:
-    """Return the measurements of a net, making what is missing."""
+def run(net: Net, work: Work) -> dict[str, Any] | None:
+    """Return the measurements of a net, making what is missing; None where only a plan is searched for."""
     kept = work.measured(net)
     if kept.exists():
         written = datetime.fromtimestamp(kept.stat().st_mtime, UTC).isoformat(timespec="minutes")
@@ -60,8 +60,10 @@ def run(net: Net, work: Work) -> dict[str, Any]:
     given = made(net.given, work)
     onnx = made(net.onnx, work) if net.onnx is not None else None
     data = made(net.data, work) if net.data is not None else None
-    print(f"{net.name}: whet optimize, {work.budget}", file=sys.stderr, flush=True)
+    print(f"{net.name}: whet optimize, {work.budget_of(net)}", file=sys.stderr, flush=True)
     bundle = tune(net, work, given, data)
+    if work.search:
+        return None
     print(f"{net.name}: rounds", file=sys.stderr, flush=True)
     found = measure(net, work, given, onnx, bundle, data)
     beside = kept.with_suffix(".writing")
@@ -75,13 +77,14 @@ def main() -> None:
     own.add_argument(
         "--work", type=Path, default=ROOT / ".cache" / "speedup", metavar="DIR", help="what is kept between runs"
     )
-    own.add_argument("--budget", default="", metavar="TIME", help="of each search; 120s, or 20s with --quick")
+    own.add_argument("--budget", default="", metavar="TIME", help="of every search, 20s with --quick")
+    own.add_argument("--search", action="store_true", help="end after whet optimize: rounds are for a quiet machine")
     own.add_argument("--kept", action="store_true", help="measure nothing: the tables of what was kept")
     bench = benchmark("speedup", __doc__, own)
     given = bench.given
-    work = Work(given.work.resolve(), bench.quick, given.budget or ("20s" if bench.quick else "120s"))
+    work = Work(given.work.resolve(), bench.quick, given.budget, given.search)
     nets = [net for net in NETS if bench.wants(net.name) and (not given.kept or work.measured(net).exists())]
-    found = {net: run(net, work) for net in nets}
+    found = {net: one for net in nets if (one := run(net, work)) is not None}
     for net, one in found.items():
         report(bench, net, one)
     conclude(bench, found)

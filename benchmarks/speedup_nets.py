@@ -12,7 +12,10 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Net:
-    """A row. ``given`` and ``onnx`` are (module, function, argument) that make Whet's file and ONNX Runtime's."""
+    """A row. ``given`` and ``onnx`` are (module, function, argument) that make Whet's file and ONNX Runtime's.
+
+    ``budget_s`` is the search's, seconds: what ``whet optimize`` takes by itself, unless the net is too slow for that.
+    """
 
     name: str
     own: str
@@ -20,6 +23,7 @@ class Net:
     onnx: tuple[str, str, str] | None
     data: tuple[str, str, str] | None = None
     max_drop: float | None = None
+    budget_s: int = 120
 
     @property
     def listed(self) -> bool:
@@ -27,9 +31,9 @@ class Net:
         return self.data is None
 
 
-def _torch(name: str) -> Net:
+def _torch(name: str, budget_s: int = 120) -> Net:
     files = ("models", "build_onnx", name)
-    return Net(name, "PyTorch", files, files)
+    return Net(name, "PyTorch", files, files, budget_s=budget_s)
 
 
 def _keras(name: str) -> Net:
@@ -41,7 +45,8 @@ NETS = (
     _keras("resnet50-tf"),
     _keras("mobilenetv2-tf"),
     _keras("inception-v3-tf"),
-    *map(_torch, ("bert-base", "yolov3-tiny", "vit-s", "lstm", "unet")),
+    _torch("bert-base", 360),  # 440 MB and nine samples a second: the defaults alone take 54 s to measure
+    *map(_torch, ("yolov3-tiny", "vit-s", "lstm", "unet")),
     Net("video-quality", "PyTorch", VIDEO, VIDEO, ("labelled", "video_frames", ""), 0.01),
     Net(
         "digits-cnn",
@@ -73,16 +78,21 @@ NETS = (
 
 @dataclass
 class Work:
-    """Where a run keeps what it has, and how long it may take."""
+    """Where a run keeps what it has, how long searches may take, and whether it ends with them."""
 
     folder: Path
     quick: bool
-    budget: str
+    budget: str = ""
+    search: bool = False
 
     def of(self, net: Net) -> Path:
         folder = self.folder / ("quick" if self.quick else "full") / net.name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def budget_of(self, net: Net) -> str:
+        """What the search of a net may take, as ``whet optimize`` reads it."""
+        return self.budget or ("20s" if self.quick else f"{net.budget_s}s")
 
     def measured(self, net: Net) -> Path:
         """Where the blocks of a net are kept."""
