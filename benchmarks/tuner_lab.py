@@ -21,7 +21,7 @@ from whet.optimize.space import simplicity
 from whet.optimize.state import Clock, State
 from whet.optimize.strategies import make
 from whet.optimize.strategy import Budget, Candidate
-from whet.optimize.yardsticks import Exhaustive
+from whet.optimize.yardsticks import WITHOUT_END, Exhaustive
 from whet.plan import Plan, Targets
 from whet.stats import Interval, paired_ratio
 
@@ -104,7 +104,8 @@ def sweep(state: State, log: Log, seconds: float) -> bool:
     """Go on with the exhaustive sweep for about ``seconds``; tell whether it is complete."""
     plans = by_key(state)
     candidates = [Candidate(key, state.space.features(plan), simplicity(plan)) for key, plan in plans.items()]
-    strategy = Exhaustive(candidates, width=WIDTH, blocks=BLOCKS, seed=len(log.events))
+    strategy = Exhaustive(candidates, WITHOUT_END, width=WIDTH, seed=len(log.events))
+    strategy.blocks = BLOCKS
     state.lab.most = WIDTH + 2
     known = set()
     for event in log.of("round"):

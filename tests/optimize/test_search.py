@@ -10,7 +10,7 @@ from speed_surface import Surface, candidates, space
 from whet.optimize.costmodel import CostModel, polish
 from whet.optimize.search import Racing
 from whet.optimize.strategy import Budget, Candidate, Told, replay
-from whet.optimize.yardsticks import Exhaustive, Random
+from whet.optimize.yardsticks import WITHOUT_END, Exhaustive, Random
 
 SEEDS = range(20)
 
@@ -39,7 +39,7 @@ def test_racing_beats_random_at_equal_cost_over_twenty_seeds(field):
 def test_racing_costs_a_tenth_of_the_exhaustive_sweep_and_finds_nearly_the_same(field):
     budget = Budget(80.0)
     surface = Surface(field, 7)
-    best, cost = replay(Exhaustive(field), surface.score, budget)
+    best, cost = replay(Exhaustive(field, WITHOUT_END), surface.score, budget)
     found, spent = replay(Racing(field, budget), surface.score, budget)
     assert spent <= 0.1 * cost
     assert surface.regret(found) <= surface.regret(best) + 0.05
@@ -47,7 +47,7 @@ def test_racing_costs_a_tenth_of_the_exhaustive_sweep_and_finds_nearly_the_same(
 
 def test_exhaustive_measures_everything(field):
     few = field[:17]
-    strategy = Exhaustive(few, blocks=1)
+    strategy = Exhaustive(few, WITHOUT_END)
     replay(strategy, Surface(field, 0).score, Budget(1.0))
     assert {one.key for one in strategy.ranking()} == {one.key for one in few}
 

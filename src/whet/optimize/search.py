@@ -1,12 +1,11 @@
 """The default strategy: a race of what a cost model hopes for. Pure, as every strategy is."""
 
 import math
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from whet.optimize.costmodel import CostModel, Floats
-from whet.optimize.strategy import LEAST_NOISE, Budget, Candidate, Ranked, Round, Strategy
+from whet.optimize.strategy import LEAST_NOISE, Ranked, Round, Strategy
 
 MARGIN = 0.01
 """A gain below one per cent is not worth a measurement."""
@@ -14,34 +13,19 @@ HOPE = 0.05
 """A candidate is worth measuring while the model gives it at least this chance to beat the best by the margin."""
 LAST_HOPE = 0.02
 """The same once the race is decided and time is left."""
+EXPLORE = 0.75
+"""Share of a level's time for new candidates; the rest is for the race."""
 
 
 class Racing(Strategy):
     """The default: measure what the cost model hopes for, then race the survivors, halving while they differ.
 
     Explores in small rounds that always hold the incumbent, so that every comparison is paired; spends what is left of
-    the budget on blocks for the few that cannot be told apart yet.
-
-    Args:
-        candidates: the space.
-        budget: what it may cost.
-        seeds: keys to measure first.
-        width: new candidates per round.
-        explore: share of the budget for new candidates.
+    the budget on blocks for the few that cannot be told apart yet. It draws nothing: the same measurements lead to the
+    same search.
     """
 
-    def __init__(
-        self,
-        candidates: Iterable[Candidate],
-        budget: Budget,
-        *,
-        seeds: Sequence[str] = (),
-        width: int = 4,
-        explore: float = 0.75,
-    ) -> None:
-        super().__init__(candidates, budget, seeds=seeds, width=width)
-        self.explore = explore
-        self._known: tuple[CostModel, dict[str, int], Floats] | None = None
+    _known: tuple[CostModel, dict[str, int], Floats] | None = None
 
     def _next(self, ranking: list[Ranked], left: float) -> Round | None:
         """Return hopeful candidates, then the race."""
@@ -49,7 +33,7 @@ class Racing(Strategy):
             fresh = self.ledger.open[: self.width]
             return self._fit([], fresh, left, least=1) if fresh and left > 0 else None
         leg = self.limit_s - self._start_s
-        exploring = self.ledger.spent_s - self._start_s < self.explore * leg
+        exploring = self.ledger.spent_s - self._start_s < EXPLORE * leg
         if exploring and (found := self._fit(ranking, self.hopeful(ranking, HOPE), left)) is not None:
             return found
         return self._race(ranking, left) or self._fit(ranking, self.hopeful(ranking, LAST_HOPE), left)

@@ -3,16 +3,16 @@
 import importlib
 
 from whet.errors import UsageError
-from whet.optimize.search import Racing
 from whet.optimize.strategy import Budget, Strategy
 
 DEFAULT = "racing"
-SEEDED = {
+STRATEGIES = {
+    DEFAULT: "whet.optimize.search:Racing",
     "random": "whet.optimize.yardsticks:Random",
     "exhaustive": "whet.optimize.yardsticks:Exhaustive",
     "tpe": "whet.optimize.tpe:Tpe",
 }
-NAMES = (DEFAULT, *SEEDED)
+NAMES = tuple(STRATEGIES)
 
 
 def make(name: str, budget: Budget, seed: int) -> Strategy:
@@ -22,10 +22,8 @@ def make(name: str, budget: Budget, seed: int) -> Strategy:
         UsageError: there is none of that name.
         MissingExtra: it needs a package that is not installed.
     """
-    if name == DEFAULT:  # draws nothing: the same measurements lead to the same search
-        return Racing([], budget)
-    if name not in SEEDED:
+    if name not in STRATEGIES:
         raise UsageError(f"--strategy is '{name}'; known are {', '.join(NAMES)}")
-    module, _, kind = SEEDED[name].partition(":")
+    module, _, kind = STRATEGIES[name].partition(":")
     made: Strategy = getattr(importlib.import_module(module), kind)([], budget, seed=seed)
     return made

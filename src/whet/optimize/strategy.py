@@ -157,15 +157,23 @@ class Strategy(ABC):
         budget: what the search may cost.
         seeds: keys to measure first.
         width: new candidates per round.
+        seed: of whatever it draws.
     """
 
     def __init__(
-        self, candidates: Iterable[Candidate], budget: Budget, *, seeds: Sequence[str] = (), width: int = 4
+        self,
+        candidates: Iterable[Candidate],
+        budget: Budget,
+        *,
+        seeds: Sequence[str] = (),
+        width: int = 4,
+        seed: int = 0,
     ) -> None:
         self.ledger = Ledger({one.key: one for one in candidates})
         self.budget = budget
         self.limit_s = budget.seconds
         self.width = width
+        self.seed = seed
         self._seeds = [key for key in dict.fromkeys(seeds) if key in self.ledger.candidates]
         self._must = 1
         self._start_s = 0.0

@@ -7,56 +7,35 @@ for every round, since what a measurement is worth changes as the blocks' common
 holds no state of Optuna's, and is replayable like any other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from whet.errors import MissingExtra
 from whet.optimize.costmodel import Features
-from whet.optimize.strategy import Budget, Candidate, Ranked, Round, Strategy
+from whet.optimize.strategy import Ranked, Round, Strategy
 
 try:
     import optuna
 except ImportError as error:
     raise MissingExtra("the strategy 'tpe'", "tpe") from error
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STARTUP = 10
 """Candidates drawn at random before TPE has enough to model, Optuna's own default."""
 
 
 class Tpe(Strategy):
-    """Measure what TPE proposes, a few at a time beside the incumbent; TPE's own settings are Optuna's defaults.
-
-    Args:
-        candidates: the space.
-        budget: what it may cost.
-        seeds: keys to measure first.
-        width: new candidates per round.
-        seed: of the sampler.
-    """
-
-    def __init__(
-        self,
-        candidates: Iterable[Candidate],
-        budget: Budget,
-        *,
-        seeds: Sequence[str] = (),
-        width: int = 4,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(candidates, budget, seeds=seeds, width=width)
-        self._seed, self._rounds = seed, 0
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    """Measure what TPE proposes, a few at a time beside the incumbent; TPE's own settings are Optuna's defaults."""
 
     def _next(self, ranking: list[Ranked], left: float) -> Round | None:
         fresh = self.ledger.open
         if not fresh or left <= 0:
             return None
-        self._rounds += 1
         if len(ranking) < STARTUP:
-            drawn = np.random.default_rng((self._seed, self._rounds)).permutation(len(fresh))[: self.width]
+            drawn = np.random.default_rng((self.seed, self.ledger.block)).permutation(len(fresh))[: self.width]
             picked = [fresh[place] for place in drawn]
         else:
             picked = self._proposed(ranking, fresh)
@@ -75,7 +54,7 @@ class Tpe(Strategy):
         return picked
 
     def _study(self, ranking: list[Ranked], axes: "_Axes") -> Any:
-        sampler = optuna.samplers.TPESampler(seed=1_000_003 * self._seed + self._rounds, n_startup_trials=STARTUP)
+        sampler = optuna.samplers.TPESampler(seed=1_000_003 * self.seed + self.ledger.block, n_startup_trials=STARTUP)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for one in ranking:
             place = axes.place(self.ledger.candidates[one.key].features)
