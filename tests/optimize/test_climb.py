@@ -201,6 +201,17 @@ def test_bf16_that_is_faster_than_int8_and_holds_the_floor_wins(stage):
     assert ("int8", "f32") not in one.state.allowed
 
 
+def test_int8_that_is_fast_only_as_bf16_is_leaves_the_place_to_what_rounds_less(stage):
+    one = stage(bf16=Interval(1.0, 0.96, 1.04))
+    assert one.climb() == [("openvino bf16", "ships"), ("int8", "slow")]
+    assert "bf16 without compression is 1.00x [0.96, 1.04] as fast already" in dict(one.refused)["int8"]
+
+
+@pytest.mark.parametrize("bf16", [Interval(0.9, 0.7, 1.1), Interval(0.98, 0.97, 0.99)], ids=["seems", "is"])
+def test_int8_that_is_ahead_of_bf16_keeps_its_place(stage, bf16):
+    assert ("int8", "ships") in stage(bf16=bf16).climb()
+
+
 def test_bf16_that_is_faster_but_hurts_leaves_int8_to_win(stage):
     one = stage(bf16=Interval(1.4, 1.3, 1.5), lost={"openvino bf16": 300})
     assert one.climb() == [("openvino bf16", "hurts"), ("int8", "ships")]

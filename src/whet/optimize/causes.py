@@ -74,7 +74,7 @@ class Facts:
         ceiling: the plan's instruction-set ceiling, or None.
         before: executed layers of the best float plan; empty where they could not be read.
         after: those of the candidate.
-        bf16: throughput of the uncompressed net in bf16 over the candidate's, paired; above 1 bf16 is faster.
+        bf16: throughput of the uncompressed net in bf16 over the candidate's, paired, where that is no slower.
         precision: what its layers were to compute in: ``int8``, ``bf16``, or ``f32`` where weights alone are smaller.
         bound: what limits the float service: ``compute``, ``memory``, ``queue`` or ``unknown``.
     """
@@ -103,7 +103,7 @@ def causes(facts: Facts) -> list[Cause]:
         names = "VNNI, AMX" if facts.precision == "int8" else "AVX512-BF16, AMX"
         told = f"there are no {facts.precision} instructions ({names}) {where}: wider ones emulate them"
         found.append(Cause("no-instructions", told))
-    if facts.bf16 is not None and facts.bf16.low > 1.0:
+    if facts.bf16 is not None:
         found.append(Cause("bf16-faster", f"bf16 without compression is {_times(facts.bf16)} as fast already"))
     timed = [*_left_in_float(facts), *_conversions(facts), *_arithmetic(facts), *_bound(facts)]
     found.extend(sorted(timed, key=lambda one: -(one.cost_ms or 0.0)))

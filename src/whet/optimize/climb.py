@@ -269,8 +269,8 @@ class Climber:
         return plan.with_(precision=precision)
 
     def _beaten_by_bf16(self, run: Race) -> bool:
-        """Tell whether bf16 without compression is faster than the candidate, and holds the floor."""
-        return run.bf16 is not None and run.bf16.low > 1.0 and self._float("bf16", won=False)
+        """Tell whether bf16 without compression is as fast as the candidate, and holds the floor."""
+        return run.bf16_suffices and self._float("bf16", won=False)
 
     def _float(self, precision: str, *, won: bool) -> bool:
         """Judge the net as it is in a lower float precision; True when it holds the floor and wins."""
@@ -320,7 +320,7 @@ class Climber:
             precision=precision,
             before=before,
             after=after,
-            bf16=run.bf16,
+            bf16=run.bf16 if run.bf16_suffices else None,
             bound=str(state.service.get("bound", "unknown")),
         )
 

@@ -16,7 +16,7 @@ FIRST, LEAST, MOST = 2, 4, 10
 SHARE = 0.1
 """Share of the budget one race may take, once it has its least blocks."""
 SAME = 0.02
-"""Gains below this that cannot be told from none are none."""
+"""Gains below this that cannot be told from none are none; so are differences to what rounds less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ class Race:
     gain: Interval | None
     bf16: Interval | None = None
     failure: str = ""
+
+    @property
+    def bf16_suffices(self) -> bool:
+        """Whether bf16 without compression is faster, or cannot be told from the candidate: it rounds less."""
+        return self.bf16 is not None and self.bf16.value >= 1.0 - SAME and self.bf16.high > 1.0
 
     @property
     def outcome(self) -> Outcome:
