@@ -14,6 +14,7 @@ from whet.optimize.trial_words import Measured
 from whet.plan import Plan
 
 CHOSEN = Plan("0" * 64, streams=4, threads=1)
+LATER_S = 2.0
 
 
 def shape(plan):
@@ -82,7 +83,7 @@ def state(monkeypatch):
 
 
 def test_neighbours_are_measured_in_the_same_blocks_as_the_chosen_plan_and_advice_tells_the_paired_ratio(state):
-    curves.measure(state)
+    curves.measure(state, LATER_S)
     assert len(state.lab.rounds) == curves.BLOCKS
     assert all(together[0] == state.chosen.key and len(together) >= 2 for together in state.lab.rounds)
     assert set(state.stage_of.values()) == {"curves"}
@@ -93,13 +94,13 @@ def test_neighbours_are_measured_in_the_same_blocks_as_the_chosen_plan_and_advic
 
 def test_a_spent_budget_measures_nothing_more_unless_it_was_one_that_shows_layers(state, monkeypatch):
     monkeypatch.setattr(Clock, "left_s", property(lambda _: 0.0))
-    curves.measure(state)
+    curves.measure(state, LATER_S)
     assert state.lab.rounds == []
     assert state.refused == ["curves over cores and batch"]
     state.clock = Clock(60.0)
     with monkeypatch.context() as late:
         late.setattr(Clock, "spent_s", property(lambda _: 70.0))
-        curves.measure(state)
+        curves.measure(state, LATER_S)
     assert state.lab.rounds == []
-    curves.measure(state)
+    curves.measure(state, LATER_S)
     assert [len(together) for together in state.lab.rounds] == [1 + curves.LEAST] * curves.BLOCKS

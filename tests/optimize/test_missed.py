@@ -6,6 +6,7 @@ import pytest
 
 from whet.optimize.finals import missed
 from whet.optimize.lab import Record, capacity
+from whet.optimize.openloop import Run
 from whet.optimize.trial_words import Measured
 from whet.plan import Plan, Targets
 
@@ -16,12 +17,13 @@ CASE = capacity(PLAN)
 def state_of(targets: Targets, *, accuracy: float | None = 0.8, highest: float | None = 90.0, failure: str = ""):
     blocks: list[Measured | None] = [Measured(50, 0.5, 100.0, [5.0], 0.5, 50.0)]
     verdict = None if accuracy is None else SimpleNamespace(value=accuracy, parent=accuracy)
-    runs = {"highest_qps": highest, "runs": [{"qps": 50.0, "latencies_ms": [40.0] * 100, "failed": 0}]}
+    runs = {"highest_qps": highest, "promising_qps": highest, "runs": [Run(50.0, [40.0] * 100, 0, 50.0)]}
     return SimpleNamespace(
         chosen=CASE,
         request=SimpleNamespace(targets=targets),
         record=lambda _: Record(CASE, blocks, failure=failure, over=2.0 if failure else 0.0),
         rates={PLAN.id: runs},
+        served=None,
         verdicts={} if verdict is None else {(PLAN.artifact, PLAN.precision): verdict},
     )
 

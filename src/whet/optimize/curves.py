@@ -23,19 +23,22 @@ LEAST = 3
 """Plans that are measured even when the time was spent, where the budget is one that shows layers and peaks too."""
 LATE = 1.1
 """A search that took longer than so many budgets, on a disturbed machine, ends without curves."""
-BUNDLE_S = 1.5
-"""Kept for writing the bundle."""
 INTERPRETER_S = 0.4
 """A trial's start before it loads the model, about."""
 
 
-def measure(state: State) -> None:
-    """Measure the chosen plan's neighbours together with it, as many as the time left holds."""
+def measure(state: State, later_s: float) -> None:
+    """Measure the chosen plan's neighbours together with it, as many as the time left holds.
+
+    Args:
+        state: of the search, which has chosen.
+        later_s: seconds of the budget to leave to those who come after.
+    """
     chosen = state.chosen
     if chosen is None or state.record(chosen).failure:
         return
     budget = state.clock.budget_s
-    left = state.clock.left_s - profile.reserve_s(budget) - BUNDLE_S
+    left = state.clock.left_s - later_s
     starts = [one.ready.load_ms / 1e3 for one in state.lab.records.values() if one.ready is not None]
     start_s = INTERPRETER_S + (statistics.median(starts) if starts else 0.0)
     count = affordable(min(left, SHARE * budget), state.block_s + OVERHEAD_S, start_s)

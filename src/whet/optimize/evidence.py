@@ -179,13 +179,13 @@ def _load(state: State, plan: Plan) -> dict[str, Any] | None:
     found = state.rates.get(plan.id)
     if found is None:
         return None
-    runs = []
-    for run in found["runs"]:
-        summary = Samples(run["latencies_ms"], "ms").summary()
-        runs.append(
-            {"qps": run["qps"], "achieved_per_s": run["achieved_per_s"], "failed": run["failed"], "latency_ms": summary}
-        )
-    return {"arrivals": "poisson", "highest_qps": found.get("highest_qps"), "runs": runs}
+    return {
+        "arrivals": "poisson",
+        "highest_qps": found.get("highest_qps"),
+        "promising_qps": found.get("promising_qps"),
+        "words": found.get("words"),
+        "runs": [run.to_json() for run in found["runs"]],
+    }
 
 
 def _ablation(state: State) -> list[dict[str, Any]]:

@@ -1,20 +1,18 @@
 """The end of a search: finalists, levels and baselines measured together, the choice, and what it holds under load."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from whet.optimize import profile, reference
+from whet.optimize import capacity, profile, reference, served
 from whet.optimize.lab import Case, Record, paired
 from whet.optimize.space import simplicity
 from whet.optimize.stages import measured_round, score
 from whet.optimize.state import State
-from whet.optimize.trial_words import Rate
-from whet.plan import Plan, Targets
-from whet.stats import Interval, bound_violations, paired_ratio
+from whet.plan import Plan
+from whet.stats import Interval, paired_ratio
 
 FINALISTS = 3
 LEAST_BLOCKS = 4
@@ -25,10 +23,6 @@ ENOUGH_PAIRS = 8
 """Pairs in which one disturbed block no longer decides whether a compressed plan is faster."""
 RESERVE_S = 1.5
 """Kept for writing the bundle."""
-RATE_SHARE = 0.08
-"""Share of the budget for the open-loop measurement of the chosen plan, or for finding its highest rate."""
-LATE = 0.01
-"""A p99 target allows this share of requests to be late."""
 
 
 def hold(state: State) -> None:
@@ -50,7 +44,8 @@ def hold(state: State) -> None:
     lab.most = max(lab.most, len(cases))
     state.finals_from = lab.next_block
     budget_s = state.clock.budget_s
-    reserve = RESERVE_S + RATE_SHARE * budget_s + reference.reserve_s(budget_s) + profile.reserve_s(budget_s)
+    shares = capacity.SHARE + served.SHARE
+    reserve = RESERVE_S + shares * budget_s + reference.reserve_s(budget_s) + profile.reserve_s(budget_s)
     blocks, together = 0, list(cases.values())
     lab.ready([case.plan for case in together])
     while blocks < MOST_BLOCKS and (blocks < LEAST_BLOCKS or state.clock.left_s > reserve):
@@ -59,7 +54,8 @@ def hold(state: State) -> None:
         blocks += 1
     _settle_doubts(state, ENOUGH_PAIRS - blocks)
     state.finalists = list({case.key: case for case in (*state.finalists, *state.levels.values())}.values())
-    state.chosen = choose(state, state.finalists)
+    state.contenders = shippable(state, state.finalists)
+    state.chosen = choose(state, state.contenders)
 
 
 def _settle_doubts(state: State, rounds: int) -> None:
@@ -98,14 +94,12 @@ def _exact(state: State, plan: Plan) -> bool:
     return plan.artifact == state.artifact.sha256 and plan.precision == "f32"
 
 
-def choose(state: State, cases: Sequence[Case]) -> Case | None:
-    """Return the best finalist; among those that cannot be told from it, the simplest.
+def shippable(state: State, cases: Sequence[Case]) -> list[Case]:
+    """Return the finalists that may be chosen, best first.
 
     A compressed plan that is not measurably faster than the best unrounded one is refused here.
     """
     able = [case for case in cases if _usable(state, case)]
-    if not able:
-        return None
     middle = {case.key: _median(state, case) for case in able}
     able.sort(key=lambda case: -middle[case.key])
     exact = next((case for case in able if _exact(state, case.plan)), None)
@@ -116,6 +110,13 @@ def choose(state: State, cases: Sequence[Case]) -> Case | None:
                 said = f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
                 state.refuse(state.label(case.plan), f"not measurably faster than the best f32 plan: {said}")
                 able.remove(case)
+    return able
+
+
+def choose(state: State, able: Sequence[Case]) -> Case | None:
+    """Return the best of what may be chosen, best first; among those that cannot be told from it, the simplest."""
+    if not able:
+        return None
     best = able[0]
     for case in sorted(able, key=lambda one: (_rss(state, one) > 1.1 * _rss(state, best), simplicity(one.plan))):
         if case is best:
@@ -184,71 +185,15 @@ def ahead(state: State, a: Case, b: Case) -> Interval | None:
     return paired_ratio(one, two, seed=state.request.seed)
 
 
-@dataclass(frozen=True, slots=True)
-class Bracket:
-    """Between which rates the highest one lies that holds a latency target."""
-
-    held: float
-    failed: float
-
-    @property
-    def next(self) -> float:
-        """The rate to try next."""
-        return (self.held * self.failed) ** 0.5 if self.held > 0 else self.failed / 2
-
-
-def under_load(state: State) -> None:
-    """Measure the chosen plan in an open loop: the highest Poisson rate that holds the target, or the tail at 70 %."""
-    case = state.chosen
-    if case is None:
-        return
-    targets = state.request.targets
-    speed = float(np.median([block.throughput_per_s for block in state.record(case).kept]))
-    seconds = max(1.5, min(10.0, RATE_SHARE * state.clock.budget_s / 4))
-    if targets.p99_ms is None and targets.p50_ms is None:
-        _rate(state, case.plan, 0.7 * speed, seconds * 2)
-        return
-    bracket, best = Bracket(0.0, 1.05 * speed), None
-    for rate in (0.85 * speed, None, None, None):
-        tried = rate if rate is not None else bracket.next
-        state.say("load", f"{tried:.0f} requests/s")
-        found = _rate(state, case.plan, tried, seconds)
-        if found is None:
-            return
-        if holds(found["latencies_ms"], found["failed"], targets):
-            bracket, best = Bracket(tried, bracket.failed), tried
-        else:
-            bracket = Bracket(bracket.held, tried)
-        if bracket.held and bracket.failed / bracket.held < 1.06:
-            break
-    state.rates[case.plan.id]["highest_qps"] = best
-
-
-def holds(latencies_ms: Sequence[float], failed: int, targets: Targets) -> bool:
-    """Tell whether latencies meet the targets: at most one in a hundred, failures included, past the p99 target."""
-    total = len(latencies_ms) + failed
-    if not total:
-        return False
-    if targets.p99_ms is not None:
-        late = sum(1 for value in latencies_ms if value > targets.p99_ms) + failed
-        if bound_violations(late, total).value > LATE:
-            return False
-    return targets.p50_ms is None or float(np.median(latencies_ms)) <= targets.p50_ms
-
-
-def _rate(state: State, plan: Plan, qps: float, seconds: float) -> dict[str, Any] | None:
-    measured = state.lab.rate(plan, Rate(qps, seconds, state.request.seed))
-    if measured is None:
+def highest_qps(state: State) -> float | None:
+    """Return the highest rate the chosen plan was shown to hold: over HTTP where that was measured, else in process."""
+    if state.chosen is None:
         return None
-    found: dict[str, Any] = {
-        "qps": qps,
-        "latencies_ms": measured.latencies_ms,
-        "failed": sum(measured.errors.values()),
-        "achieved_per_s": measured.throughput_per_s,
-    }
-    document = state.rates.setdefault(plan.id, {"runs": []})
-    document["runs"].append(found)
-    return found
+    if state.served is not None and "highest_qps" in state.served:
+        over_http: float | None = state.served["highest_qps"]
+        return over_http
+    in_process: float | None = state.rates.get(state.chosen.plan.id, {}).get("highest_qps")
+    return in_process
 
 
 def missed(state: State) -> list[str]:
@@ -258,18 +203,21 @@ def missed(state: State) -> list[str]:
         return ["no plan could be measured"]
     record, found = state.record(case), list[str]()
     runs = state.rates.get(case.plan.id, {})
-    capacity = runs.get("highest_qps") or float(np.median([block.throughput_per_s for block in record.kept]))
-    latency = targets.p99_ms is not None or targets.p50_ms is not None
-    if latency and "highest_qps" in runs and runs["highest_qps"] is None:
-        low = min(runs["runs"], key=lambda run: run["qps"])
-        tail = sorted(low["latencies_ms"])
+    carried = (
+        highest_qps(state)
+        or runs.get("promising_qps")
+        or float(np.median([block.throughput_per_s for block in record.kept]))
+    )
+    if runs.get("runs") and "promising_qps" in runs and runs["promising_qps"] is None:
+        low = min(runs["runs"], key=lambda run: run.qps)
+        tail = sorted(low.latencies_ms)
         p99 = tail[min(len(tail) - 1, int(0.99 * len(tail)))] if tail else float("inf")
         wanted = f"p99 {targets.p99_ms:g} ms" if targets.p99_ms is not None else f"p50 {targets.p50_ms:g} ms"
-        found.append(f"{wanted} is not held even at {low['qps']:.0f} requests/s (p99 there is {p99:.1f} ms)")
-    if targets.min_qps is not None and capacity < targets.min_qps:
-        factor = targets.min_qps / capacity
+        found.append(f"{wanted} is not held even at {low.qps:.0f} requests/s (p99 there is {p99:.1f} ms)")
+    if targets.min_qps is not None and carried < targets.min_qps:
+        factor = targets.min_qps / carried
         found.append(
-            f"carries {capacity:.0f}/s of {targets.min_qps:g}/s wanted; {factor:.1f}x the cores would be needed"
+            f"carries {carried:.0f}/s of {targets.min_qps:g}/s wanted; {factor:.1f}x the cores would be needed"
         )
     if record.over:
         found.append(f"{record.failure}; no plan takes less")

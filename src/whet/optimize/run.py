@@ -20,6 +20,7 @@ from whet.models.hosts import Share, model_key, put
 from whet.models.swap import alone
 from whet.optimize import (
     baselines,
+    capacity,
     classify,
     climb,
     curves,
@@ -28,6 +29,7 @@ from whet.optimize import (
     lessons,
     profile,
     reference,
+    served,
     stages,
     windows,
 )
@@ -90,9 +92,11 @@ def search(state: State) -> None:
     stages.fit_finals(state, finals.LEAST_BLOCKS)
     finals.hold(state)
     windows.settle(state)
-    finals.under_load(state)
-    state.reference = reference.refer(state, finals.RESERVE_S + profile.reserve_s(state.clock.budget_s))
-    curves.measure(state)
+    capacity.measure(state)
+    later_s = finals.RESERVE_S + served.SHARE * state.clock.budget_s + profile.reserve_s(state.clock.budget_s)
+    state.reference = reference.refer(state, later_s)
+    curves.measure(state, later_s)
+    served.measure(state)
     profile.profile(state)
 
 
@@ -145,9 +149,21 @@ def verdict(document: dict[str, object]) -> str:
     assert isinstance(chosen, dict)
     speed = chosen["trial"]["throughput_per_s"]
     words = f"{chosen['label']}: {speed['value']:.0f}/s" if speed else str(chosen["label"])
+    words += over_http(document)
     ratios = {name: one for name, one in chosen["speedup"]["over"].items() if one is not None}
     said = [f"{one['value']:.2f}x [{one['low']:.2f}, {one['high']:.2f}] {name}" for name, one in ratios.items()]
     return f"{words}; {', '.join(said)}" if said else words
+
+
+def over_http(document: dict[str, object]) -> str:
+    """Return what the chosen plan does behind HTTP, in words that go on from its speed; empty where not measured."""
+    found = document.get("served")
+    if not isinstance(found, dict) or not found.get("http"):
+        return ""
+    said = f", {found['http']['throughput_per_s']['value']:.0f}/s over HTTP"
+    if found.get("highest_qps"):
+        return f"{said}, where {found['highest_qps']:.0f}/s at random hold the latency target"
+    return f"{said} ({found['words']} with the latency target)" if found.get("words") else said
 
 
 def _noise_floor(state: State) -> Interval | None:
@@ -182,7 +198,7 @@ def _records(state: State, case: Case, document: dict[str, Any]) -> tuple[PlanRe
     measured = {
         **_figures(document["chosen"]["trial"]),
         "accuracy": document["chosen"]["accuracy"],
-        "highest_qps": state.rates.get(case.plan.id, {}).get("highest_qps"),
+        "highest_qps": finals.highest_qps(state),
         "targets_met": document["targets_met"],
     }
     known = state.reference

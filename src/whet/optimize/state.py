@@ -168,17 +168,19 @@ class State:
     block_s: float = 0.5
     finals_from: int | None = None
     finalists: list[Case] = field(default_factory=list)
+    contenders: list[Case] = field(default_factory=list)
+    """Finalists that may be chosen, best in the closed loop first."""
     windowed: Case | None = None
     """The incumbent with a batch window: measured in the finals, chosen by its open loop alone."""
     chosen: Case | None = None
     reference: "Reference | None" = None
     """The plain f32 plan, measured beside the chosen one."""
     rates: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Latency-bounded capacity by plan id."""
+    """Open loops in process by plan id, and under a latency target the highest rate they hold."""
     profile: Profile | None = None
     """Layers of the chosen plan and this host's peaks."""
     served: dict[str, Any] | None = None
-    """The chosen plan through a real server, by transport."""
+    """The last few plans behind a real server: see :mod:`whet.optimize.served`."""
     noise_floor: Interval | None = None
     """The incumbent against itself in the finals: ratio of neighbouring blocks."""
     started: str = ""

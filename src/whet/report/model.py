@@ -145,10 +145,11 @@ class LoadRun(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """The chosen plan in an open loop; ``highest_qps`` is the highest rate tried that held the latency target."""
+    """The chosen plan in an open loop; ``highest_qps`` is the highest rate shown to hold the latency target."""
 
     arrivals: str = ""
     highest_qps: float | None = None
+    words: str | None = None
     runs: list[LoadRun] = []
 
     @property
@@ -267,11 +268,28 @@ class Service(msgspec.Struct, frozen=True):
     words: str = ""
 
 
-class Served(msgspec.Struct, frozen=True):
-    """The chosen plan through a real server; the documents of ``RunResult.to_json``."""
+class ServedRun(LoadRun, frozen=True):
+    """One open loop through a server: over which protocol, and the cores the client used of the same machine."""
 
+    protocol: str = ""
+    client_cpu_share: float | None = None
+
+
+class Served(msgspec.Struct, frozen=True):
+    """A plan behind a real server.
+
+    ``http`` and ``grpc`` are closed loops, documents of ``RunResult.to_json``; ``loads`` are open ones; ``highest_qps``
+    is the highest rate that was shown to hold the latency target over HTTP, in requests a second.
+    """
+
+    label: str = ""
+    reason: str | None = None
     http: dict[str, Any] | None = None
     grpc: dict[str, Any] | None = None
+    loads: list[ServedRun] = []
+    highest_qps: float | None = None
+    words: str | None = None
+    others: list["Served"] = []
 
 
 class Evidence(msgspec.Struct, frozen=True):

@@ -1,10 +1,11 @@
 """Sections about speed: baselines, ablation, Pareto front, latency, and what was served."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from whet.report.bars import Bar, bars, waterfall
 from whet.report.charts import Dot, pareto_front, scatter, tip
-from whet.report.model import Baseline, Estimate, Evidence, Number, Point, Trial, estimate
+from whet.report.model import Baseline, Estimate, Evidence, Number, Point, Served, Trial, estimate
 from whet.report.page import Block, Cell, Column, Plot, Section, Table, Text, cells, missing
 from whet.report.ridges import Ridge, ridges
 from whet.report.verdict import chosen_label
@@ -190,7 +191,9 @@ def load(evidence: Evidence) -> Section:
     if found is not None and rows:
         words = "No rate that was tried holds the latency target." if target_ms(evidence) is not None else ""
         if found.highest_qps is not None:
-            words = f"{number(found.highest_qps)} requests per second is the highest rate tried that holds the target."
+            words = f"{number(found.highest_qps)} requests per second is the highest rate shown to hold the target."
+        elif found.words and target_ms(evidence) is not None:
+            words = f"In process: {found.words}."
         table = Table("Random (Poisson) arrivals", columns, tuple(rows), strong)
         blocks = (Text(words), table) if words else (table,)
     lead = "The chosen plan when requests arrive by chance, whether or not earlier ones are answered."
@@ -198,29 +201,51 @@ def load(evidence: Evidence) -> Section:
 
 
 def served(evidence: Evidence) -> Section:
-    """The chosen plan behind real HTTP and gRPC."""
-    rows = []
-    for protocol, found in (("HTTP", evidence.served.http), ("gRPC", evidence.served.grpc)) if evidence.served else ():
-        if not found:
-            continue
-        times = found.get("latency_ms") or {}
-        requests = found.get("requests") or {}
-        cpu = found.get("client_cpu_share")
-        rows.append(
-            cells(protocol, str(found.get("scenario", "")), _quantity(found.get("throughput_per_s")),
-                  _percentile(_number(times.get("p50")), times.get("count")),
-                  _percentile(_number(times.get("p99")), times.get("count")),
-                  whole(requests.get("answered") or 0), whole(requests.get("failed") or 0),
-                  "" if cpu is None else f"{cpu:.0%}")
-        )  # fmt: skip
+    """The last few plans behind real HTTP and gRPC."""
+    found = evidence.served
+    plans = [found, *found.others] if found is not None else []
+    rows = [row for plan in plans for row in _served_rows(plan)]
     columns = (
-        Column("Protocol"), Column("Scenario"), Column("Throughput", "samples/s", numeric=True),
-        Column("p50", "ms", numeric=True), Column("p99", "ms", numeric=True), Column("Answered", numeric=True),
+        Column("Plan"), Column("Protocol"), Column("Load"), Column("Answered", "samples/s", numeric=True),
+        Column("p50", "ms", numeric=True), Column("p99", "ms", numeric=True), Column("Answers", numeric=True),
         Column("Failed", numeric=True), Column("Client CPU", "of a core", numeric=True),
     )  # fmt: skip
-    lead = "The chosen plan behind a real server; latency counts from the intended start of each request."
-    blocks = (Table("Through the server", columns, tuple(rows)),) if rows else missing()
-    return Section("served", "Served", lead, blocks)
+    lead = (
+        "The chosen plan, and the next best where there was time, behind `whet serve`. Latency counts from the "
+        "intended start of each request. The client computes on the same cores, so these figures are lower bounds."
+    )
+    said = [Text(f"{plan.label}: {plan.reason}" if plan.label else plan.reason) for plan in plans if plan.reason]
+    if found is not None and found.highest_qps is not None:
+        said.append(Text(f"{number(found.highest_qps)} requests per second over HTTP were shown to hold the target."))
+    elif found is not None and found.words:
+        said.append(Text(f"Over HTTP: {found.words}."))
+    table = (Table("Through the server", columns, tuple(rows)),) if rows else ()
+    return Section("served", "Served", lead, (*said, *table) or missing())
+
+
+def _served_rows(plan: Served) -> Iterator[tuple[Cell, ...]]:
+    """Yield a row for each closed loop and each open one, those over one protocol together."""
+    for protocol, closed in (("HTTP", plan.http), ("gRPC", plan.grpc)):
+        if closed:
+            times, requests = closed.get("latency_ms") or {}, closed.get("requests") or {}
+            callers = closed.get("callers")
+            words = str(closed.get("scenario", "")) if callers is None else f"{callers} callers that wait"
+            yield cells(plan.label, protocol, words, _quantity(closed.get("throughput_per_s")),
+                        _percentile(_number(times.get("p50")), times.get("count")),
+                        _percentile(_number(times.get("p99")), times.get("count")),
+                        whole(requests.get("answered") or 0), whole(requests.get("failed") or 0),
+                        _share(closed.get("client_cpu_share")))  # fmt: skip
+        for run in plan.loads:
+            if run.protocol == protocol:
+                summed = run.latency_ms
+                count = summed.count if summed else None
+                yield cells(plan.label, protocol, f"{number(run.qps)}/s at random", _quantity(run.achieved_per_s),
+                            *(_percentile(getattr(summed, name) if summed else None, count) for name in ("p50", "p99")),
+                            whole(count or 0), whole(run.failed or 0), _share(run.client_cpu_share))  # fmt: skip
+
+
+def _share(cores: float | None) -> str:
+    return "" if cores is None else f"{cores:.0%}"
 
 
 def finalists(evidence: Evidence) -> list[Trial]:
