@@ -24,7 +24,10 @@ class Machine:
         )
         monkeypatch.setattr(finals, "measured_round", self.measure)
         self.state = SimpleNamespace(
-            finalists=[INT8, WORSE, F32, SLOW], artifact=SimpleNamespace(sha256="f"), say=lambda *_: None
+            finalists=[INT8, WORSE, F32, SLOW],
+            artifact=SimpleNamespace(sha256="f"),
+            variants=[],
+            say=lambda *_: None,
         )
 
     def measure(self, state, cases, blocks):
