@@ -21,6 +21,8 @@ from whet.errors import EnvironmentLacks, NotReady, UsageError
 from whet.host.apply import inherited
 from whet.settings import environ
 
+SERVE = (sys.executable, "-m", "whet", "serve")
+
 
 class Server:
     """A ``whet serve`` of our own; a context manager, plain or async.
@@ -32,7 +34,7 @@ class Server:
         ready_s: seconds it may take to become ready.
         stop_s: seconds it may take to drain after SIGTERM; then it is killed.
         poll_s: seconds between looks at whether it is ready.
-        command: what to run instead of ``python -m whet serve``.
+        command: what to run instead of :data:`SERVE`.
 
     Attributes:
         http: URL of its HTTP port, once started.
@@ -49,7 +51,7 @@ class Server:
         ready_s: float = 120.0,
         stop_s: float = 30.0,
         poll_s: float = 0.05,
-        command: Sequence[str] = (sys.executable, "-m", "whet", "serve"),
+        command: Sequence[str] = SERVE,
     ) -> None:
         self.args = tuple(args)
         self.ready_s, self.stop_s, self.poll_s = ready_s, stop_s, poll_s

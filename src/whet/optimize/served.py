@@ -14,10 +14,11 @@ import numpy as np
 
 from whet.errors import WhetError
 from whet.load.http import HttpTarget
-from whet.load.launcher import Server
+from whet.load.launcher import SERVE, Server
 from whet.load.result import RunResult
 from whet.load.rpc import GrpcTarget
 from whet.load.runner import Scenario, run
+from whet.load.tied import command
 from whet.models.bundle import PlanRecord
 from whet.models.hosts import Share, model_key, put
 from whet.optimize import profile
@@ -87,7 +88,7 @@ def _of_plan(state: State, case: Case, end: float) -> dict[str, Any]:
         record = PlanRecord(case.plan, {"fingerprint": here, **state.machine.fingerprint_fields}, {})
         put(out, Share(_NAME, model_key(artifact), here, (record,), {artifact.sha256: artifact}))
         began = time.monotonic()
-        with Server([str(out)], ready_s=READY_S) as server:
+        with Server([str(out)], ready_s=READY_S, command=command(SERVE)) as server:
             found["ready_s"] = round(time.monotonic() - began, 3)
             fronts = {
                 "HTTP": Front("HTTP", server.http, _samples(state, case)),
