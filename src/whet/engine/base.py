@@ -29,8 +29,7 @@ class Capabilities:
         openmp: its compute threads are OpenMP threads.
         fuses_images: it can run :class:`whet.models.artifact.ImageInput` inside its graph.
         isa_ceilings: values of ``Plan.isa_ceiling`` it obeys, lowest first.
-        options: runtime switches worth searching: name -> values; the first value is the runtime's default. A runtime
-            with free-form values lists the name with no values.
+        options: switches worth searching, name -> values, the default first; no values where they are free-form.
         version: of the library.
         devices: values of ``Plan.device``.
         allocators: values of ``Plan.allocator`` it runs under.
@@ -54,9 +53,8 @@ class Slot(Protocol):
     def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Array]:
         """Return writable C-contiguous arrays of exactly ``shapes``, the inputs of the next ``run``.
 
-        Memory is reused from call to call where shapes repeat; the caller fills every element. Runs on the loop.
+        Runs on the loop. Memory is reused where shapes repeat; the caller fills every element.
         """
-        ...
 
     def run(self) -> None:
         """Compute, without the GIL, and return when ``outputs`` is ready. Runs on a lane.
@@ -64,11 +62,9 @@ class Slot(Protocol):
         Raises:
             Exception: whatever the library raises; the engine maps and logs it.
         """
-        ...
 
     def outputs(self) -> Mapping[str, Array]:
         """Return the outputs of the last ``run``; the arrays are valid until the next ``prepare``."""
-        ...
 
 
 @runtime_checkable
@@ -77,11 +73,9 @@ class SelfRunning(Slot, Protocol):
 
     def start(self, done: Callable[[], None]) -> None:
         """Begin to compute and return; ``done`` is called on any thread if it went well, and must not raise."""
-        ...
 
     def over(self) -> bool:
         """Return whether nothing computes and ``done`` has returned, or raise what the run raised."""
-        ...
 
 
 class Session(Protocol):
@@ -101,11 +95,9 @@ class Session(Protocol):
 
     def slot(self) -> Slot:
         """Return a new slot; slots of one session share its weights. At most ``plan.streams`` run at the same time."""
-        ...
 
     def close(self) -> None:
         """Free the memory. No slot runs when this is called."""
-        ...
 
 
 class Runtime(Protocol):
@@ -117,7 +109,6 @@ class Runtime(Protocol):
 
     def capabilities(self) -> Capabilities:
         """Return what it can honour on this host, asked of the library where the library knows."""
-        ...
 
     def open(self, artifact: Artifact, plan: Plan, cache_dir: Path | None = None) -> Session:
         """Compile ``artifact`` for every size in ``plan.batch_sizes``; ``cache_dir`` may keep what was compiled.
@@ -127,4 +118,3 @@ class Runtime(Protocol):
             Unsupported: the model holds an operator it does not have.
             RuntimeFailed: the library raised anything else.
         """
-        ...
