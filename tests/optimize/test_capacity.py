@@ -69,7 +69,7 @@ def test_what_holds_nothing_is_missed_with_its_tail(holds):
     assert finals.highest_qps(state) is None
     state.verdicts = {}
     (words,) = finals.missed(state)
-    assert words.startswith("p99 20 ms is not held even at ")
+    assert words.startswith("p99 20 ms is not held: no rate was shown to hold; not at ")
 
 
 def test_time_that_does_not_suffice_to_show_a_rate_promises_none_and_says_how_far_it_came():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -187,15 +188,22 @@ def ahead(state: State, a: Case, b: Case) -> Interval | None:
     return paired_ratio(one, two, seed=state.request.seed)
 
 
-def highest_qps(state: State) -> float | None:
-    """Return the highest rate the chosen plan was shown to hold: over HTTP where that was measured, else in process."""
+def under_load(state: State) -> dict[str, Any]:
+    """Return what is known of the chosen plan under load: over HTTP where that was measured, else in process.
+
+    ``highest_qps`` is the highest rate that was shown to hold the latency target, ``promising_qps`` the highest that
+    looked like it, in requests/s; absent without a target, None where there was no such rate.
+    """
     if state.chosen is None:
-        return None
-    if state.served is not None and "highest_qps" in state.served:
-        over_http: float | None = state.served["highest_qps"]
-        return over_http
-    in_process: float | None = state.rates.get(state.chosen.plan.id, {}).get("highest_qps")
-    return in_process
+        return {}
+    over_http = state.served if state.served is not None and "promising_qps" in state.served else None
+    return over_http or state.rates.get(state.chosen.plan.id, {})
+
+
+def highest_qps(state: State) -> float | None:
+    """Return the highest rate the chosen plan was shown to hold, in requests/s."""
+    found: float | None = under_load(state).get("highest_qps")
+    return found
 
 
 def missed(state: State) -> list[str]:
@@ -204,18 +212,12 @@ def missed(state: State) -> list[str]:
     if case is None:
         return ["no plan could be measured"]
     record, found = state.record(case), list[str]()
-    runs = state.rates.get(case.plan.id, {})
-    carried = (
-        highest_qps(state)
-        or runs.get("promising_qps")
-        or float(np.median([block.throughput_per_s for block in record.kept]))
-    )
-    if runs.get("runs") and "promising_qps" in runs and runs["promising_qps"] is None:
-        low = min(runs["runs"], key=lambda run: run.qps)
-        tail = sorted(low.latencies_ms)
-        p99 = tail[min(len(tail) - 1, int(0.99 * len(tail)))] if tail else float("inf")
+    load = under_load(state)
+    closed = float(np.median([block.throughput_per_s for block in record.kept]))
+    carried = load.get("highest_qps") or load.get("promising_qps") or closed
+    if "promising_qps" in load and load["promising_qps"] is None:
         wanted = f"p99 {targets.p99_ms:g} ms" if targets.p99_ms is not None else f"p50 {targets.p50_ms:g} ms"
-        found.append(f"{wanted} is not held even at {low.qps:.0f} requests/s (p99 there is {p99:.1f} ms)")
+        found.append(f"{wanted} is not held: {load['words']}")
     if targets.min_qps is not None and carried < targets.min_qps:
         factor = targets.min_qps / carried
         found.append(

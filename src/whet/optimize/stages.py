@@ -19,7 +19,7 @@ from whet.optimize.strategy import Candidate, Told
 from whet.optimize.trial_words import Measured
 from whet.plan import Plan, Targets
 
-ALGORITHM_SHARE = 0.7
+ALGORITHM_SHARE = 0.62
 """Share of the whole budget that is spent when the search ends; what one level leaves over, the next may use."""
 FINALS_SHARE = 0.2
 """Share of the budget that levels leave to the finals and the load, however late they are."""
