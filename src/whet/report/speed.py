@@ -177,7 +177,7 @@ def load(evidence: Evidence) -> Section:
         assert found is not None
         times, count = run.latency_ms, run.latency_ms.count if run.latency_ms else None
         strong = index if run is found.judged else strong
-        held = "held" if found.highest_qps is not None and run.qps <= found.highest_qps else "not held"
+        held = "held" if found.highest_qps is not None and run.qps <= found.highest_qps else "not shown to hold"
         held = held if target_ms(evidence) is not None else "none was given"
         percentiles = [_percentile(getattr(times, name) if times else None, count) for name in ("p50", "p90", "p99")]
         failed = "" if run.failed is None else whole(run.failed)
@@ -211,7 +211,7 @@ def served(evidence: Evidence) -> Section:
         Column("Failed", numeric=True), Column("Client CPU", "of a core", numeric=True),
     )  # fmt: skip
     lead = (
-        "The chosen plan, and the next best where there was time, behind `whet serve`. Latency counts from the "
+        "The chosen plan, and the next best where there was time, behind a real server. Latency counts from the "
         "intended start of each request. The client computes on the same cores, so these figures are lower bounds."
     )
     said = [Text(f"{plan.label}: {plan.reason}" if plan.label else plan.reason) for plan in plans if plan.reason]
