@@ -47,6 +47,8 @@ class Run:
         }
 
 
+TRIES = 4
+"""Ever lower rates that are tried, whatever the time, before it is said that none holds."""
 Drive = Callable[[Rate], Run | None]
 
 
@@ -89,7 +91,7 @@ def seconds_of(rate: float, *, confirming: bool) -> float:
 
 
 def highest(bracket: Bracket, bounds: Bounds, drive: Drive, left_s: Callable[[], float], seed: int) -> list[Run]:
-    """Run open loops as the bracket asks for them; return them, the first whatever the time.
+    """Run open loops as the bracket asks for them; return them, whatever the time until one rate promises to hold.
 
     Args:
         bracket: told what came of every run.
@@ -101,7 +103,8 @@ def highest(bracket: Bracket, bounds: Bounds, drive: Drive, left_s: Callable[[],
     runs: list[Run] = []
     while (rate := bracket.ask()) is not None:
         seconds = seconds_of(rate, confirming=bracket.confirming)
-        if runs and seconds > left_s():
+        known = bracket.promising is not None or len(runs) >= TRIES
+        if runs and known and seconds > left_s():
             break
         run = drive(Rate(rate, seconds, seed + len(runs)))
         if run is None:
