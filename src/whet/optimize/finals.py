@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whet.optimize import capacity, profile, reference, served
+from whet.optimize import capacity, reference, served
 from whet.optimize.lab import Case, Record, paired
 from whet.optimize.space import simplicity
 from whet.optimize.stages import measured_round, score
@@ -22,8 +22,6 @@ SAME = 0.02
 """Two plans whose ratio's interval holds 1, and whose ratio is this near to 1, are the same to us: the simpler wins."""
 ENOUGH_PAIRS = 8
 """Pairs in which one disturbed block no longer decides whether a compressed plan is faster."""
-RESERVE_S = 1.5
-"""Kept for writing the bundle."""
 
 
 def hold(state: State) -> None:
@@ -45,8 +43,7 @@ def hold(state: State) -> None:
     lab.most = max(lab.most, len(cases))
     state.finals_from = lab.next_block
     budget_s = state.clock.budget_s
-    shares = capacity.SHARE + served.SHARE
-    reserve = RESERVE_S + shares * budget_s + reference.reserve_s(budget_s) + profile.reserve_s(budget_s)
+    reserve = capacity.SHARE * budget_s + reference.reserve_s(budget_s) + served.reserve_s(budget_s)
     blocks, together = 0, list(cases.values())
     lab.ready([case.plan for case in together])
     while blocks < MOST_BLOCKS and (blocks < LEAST_BLOCKS or state.clock.left_s > reserve):

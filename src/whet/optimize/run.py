@@ -93,7 +93,7 @@ def search(state: State) -> None:
     finals.hold(state)
     windows.settle(state)
     capacity.measure(state)
-    later_s = finals.RESERVE_S + served.SHARE * state.clock.budget_s + profile.reserve_s(state.clock.budget_s)
+    later_s = served.reserve_s(state.clock.budget_s)
     state.reference = reference.refer(state, later_s)
     curves.measure(state, later_s)
     served.measure(state)

@@ -50,6 +50,11 @@ READY_S = 60.0
 _NAME = "finalist"
 
 
+def reserve_s(budget_s: float) -> float:
+    """Return the seconds of a budget that are kept for serving and for all that comes after it."""
+    return SHARE * budget_s + profile.reserve_s(budget_s) + BUNDLE_S
+
+
 def measure(state: State) -> None:
     """Serve the chosen plan and, where there is time, the next best; what HTTP holds is what the bundle promises.
 
