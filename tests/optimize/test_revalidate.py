@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from small_artifacts import make_artifact
 
@@ -114,6 +115,22 @@ def test_what_was_not_proven_for_other_arithmetic_needs_data(bundled):
         return
     assert outcome.exit_code == 1
     assert any("give --data" in one["reason"] for one in outcome.result["refused"])
+
+
+def test_data_judges_what_was_not_proven_for_this_host(bundled, tmp_path):
+    out = bundled(precision="bf16", threads=64)
+    inputs = read_bundle(out).artifacts[read_bundle(out).plans[0].plan.artifact].service_inputs
+    rng = np.random.default_rng(0)
+    rows = {spec.name: rng.standard_normal((64, *spec.shape[1:])).astype(spec.dtype) for spec in inputs}
+    np.savez(tmp_path / "data.npz", **rows)
+    outcome = revalidate(RevalidateRequest(out, data=str(tmp_path / "data.npz"), budget_s=8))
+    if "bf16" not in read_host().processor.native:
+        assert outcome.exit_code == 0  # it was carried over in f32: the plain plan but for its shape
+        return
+    assert not any("give --data" in one["reason"] for one in outcome.result["refused"])
+    verdict = outcome.result["answers"]["verdict"]
+    assert verdict["drop"] is not None
+    assert verdict["items"] > 0
 
 
 def test_a_plan_that_is_plain_here_holds_and_a_bundle_that_cannot_be_written_says_so(bundled, capsys, monkeypatch):
