@@ -80,18 +80,20 @@ def write_unfused(path):
 
 
 def write_tiny(path):
-    """Write three matrix products of a few thousand multiplications each."""
-    rng, before, width, nodes, weights = np.random.default_rng(0), "f", 1024, [], []
-    for place, out in enumerate((16, 16, 8)):
-        weights.append(numpy_helper.from_array(rng.normal(0, 0.1, (width, out)).astype(np.float32), f"w{place}"))
-        nodes.append(helper.make_node("MatMul", [before, f"w{place}"], [f"m{place}"]))
-        nodes.append(helper.make_node("Relu", [f"m{place}"], [f"r{place}"]))
-        before, width = f"r{place}", out
+    """Write three convolutions over 4 x 4 pixels, of a few thousand multiplications each: calling them costs more."""
+    rng, before, channels = np.random.default_rng(0), "p", 1
+    nodes, weights = [helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[8, 8], strides=[8, 8])], []
+    for place in range(3):
+        made = rng.normal(0, 0.1, (8, channels, 3, 3)).astype(np.float32)
+        weights.append(numpy_helper.from_array(made, f"w{place}"))
+        nodes.append(helper.make_node("Conv", [before, f"w{place}"], [f"c{place}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{place}"], [f"r{place}"]))
+        before, channels = f"r{place}", 8
     graph = helper.make_graph(
-        [helper.make_node("Flatten", ["x"], ["f"]), *nodes],
+        nodes,
         "tiny",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 32, 32])],
-        [helper.make_tensor_value_info("r2", TensorProto.FLOAT, ["n", 8])],
+        [helper.make_tensor_value_info("r2", TensorProto.FLOAT, ["n", 8, 4, 4])],
         weights,
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
