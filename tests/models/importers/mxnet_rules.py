@@ -117,7 +117,7 @@ def norms(net, ref, op):
         total = sum(padded[:, i : i + x.shape[1]] for i in range(size))
         return net.add(op, [ref], [x / (k + alpha / size * total) ** beta], nsize=size, alpha=alpha)
     if op == "L2Normalization":
-        mode = rng.choice(("instance", "channel", "spatial"))
+        mode = rng.choice(("instance", "channel", "spatial") if x.ndim > 2 else ("instance",))  # as MXNet asks
         axes = {"instance": tuple(range(1, x.ndim)), "channel": (1,), "spatial": tuple(range(2, x.ndim))}[mode]
         return net.add(op, [ref], [x / np.sqrt((x * x).sum(axes, keepdims=True) + 0.01)], mode=mode, eps=0.01)
     gamma, beta = net.array(x.shape[1]), net.array(x.shape[1])

@@ -122,6 +122,12 @@ def test_what_is_not_read_is_refused_by_name(tmp_path, document, error, said):
         convert(tmp_path, document, in0=(1, 3, 4, 4))
 
 
+@pytest.mark.parametrize("mode", ["channel", "spatial"])
+def test_l2_normalization_over_positions_is_refused_where_there_are_none_as_mxnet_does(tmp_path, mode):
+    with pytest.raises(ModelError, match=r"node 'n' \(L2Normalization\) needs at least 3 axes but gets 'in0'"):
+        convert(tmp_path, symbol("L2Normalization", mode=mode), in0=(2, 3))
+
+
 def test_missing_weights_and_wrong_names_are_named(tmp_path):
     document = symbol("FullyConnected", 2, num_hidden="2", no_bias="1")
     document["nodes"][1]["name"] = "n_weight"

@@ -190,8 +190,8 @@ def instance_norm(c: Context, node: Node, given: Operands) -> list[Value]:
 
 def l2_normalization(c: Context, node: Node, given: Operands) -> list[Value]:
     """instance, channel or spatial: divided by the root of the sum of squares plus eps."""
-    x, g = one(c, node, given, 2), c.graph
     mode = node.text("mode", "instance", ("instance", "channel", "spatial"))
+    x, g = one(c, node, given, 2 if mode == "instance" else 3), c.graph  # as MXNet asks; no axes would mean all of them
     axes = {"instance": range(1, len(x.shape)), "channel": (1,), "spatial": range(2, len(x.shape))}[mode]
     kept = tuple(1 if axis in axes else d for axis, d in enumerate(x.shape))
     squares = g.op("Mul", [x, x], x.shape)
